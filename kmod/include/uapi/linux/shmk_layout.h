@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * shmk_layout.h - the bytes inside a pool's shared pages. The only copy.
+ *
+ * Vocabulary
+ *   unit    the grain of the data region: 1 << unit_shift bytes (256 by
+ *           default). A block is named by the index of its first unit.
+ *   span    256 units (64 KiB by default): what one peer takes from the pool
+ *           and cuts into blocks of one class. A run is a row of spans that
+ *           carries one huge block.
+ *   entry   two words of a peer's ledger: what it holds, or is just doing.
+ *   ring    the slots of one queue. P and T are the two words of a slot.
+ *
+ * Four regions; their mmap offsets stand in struct shmk_status:
+ *   status   written by the kernel (module) or under the pool lock (local);
+ *            read-only for every peer.
+ *   ledgers  one per peer; written by that peer alone while it lives, by the
+ *            settler after its death; readable by all.
+ *   control  struct shmk_control, span records, block records, rings; written
+ *            by full members.
+ *   data     the payload.
+ *
+ * All-zero control and ledger memory is the valid initial state. Every word
+ * below is naturally aligned and changes by one 64-bit store or
+ * compare-and-swap. Nothing here may be believed by the kernel: it reads a
+ * word once, checks its bounds and takes all geometry from its own memory.
+ */
+#ifndef _LINUX_SHMK_LAYOUT_H
+#define _LINUX_SHMK_LAYOUT_H
+
+#include <linux/types.h>
+
+#define SHMK_LAYOUT_MAGIC	0x31304b4d4853ULL	/* "SHMK01" */
+#define SHMK_LAYOUT_VERSION	1
+
+#define SHMK_NAME_LEN		64	/* bytes with the NUL */
+#define SHMK_LINE		64	/* bytes of a cache line */
+
+#define SHMK_UNIT_SHIFT_MIN	8
+#define SHMK_UNIT_SHIFT_MAX	16
+#define SHMK_SPAN_UNITS_SHIFT	8
+#define SHMK_SPAN_UNITS		(1U << SHMK_SPAN_UNITS_SHIFT)
+
+/* Bounds that the word formats impose. Peer id 0 means nobody. */
+#define SHMK_PEERS_MAX		4096U
+#define SHMK_QUEUES_MAX		16384U
+#define SHMK_BLOCKS_MAX		(1U << 28)
+#define SHMK_CAPACITY_MAX	65536U
+#define SHMK_ENTRIES_MAX	(1U << 20)
+#define SHMK_SLOT_MIN		64U
+#define SHMK_SLOT_MAX		256U
+
+/* ------------------------------------------------------------- status -- */
+
+enum shmk_peer_state {
+	SHMK_PEER_NONE		= 0,	/* the id is free */
+	SHMK_PEER_ALIVE		= 1,
+	SHMK_PEER_DEAD		= 2,	/* can store no more; being settled */
+};
+
+/*
+ * word = { generation:32, flags:16, state:16 }. The generation grows by one
+ * with each attach, so (id, generation) names one life.
+ */
+struct shmk_peer_status {
+	__u64	word;
+	__u32	nr_entries;	/* of its ledger */
+	__u32	local_pid;	/* local backend only; the module tells by ioctl */
+	__u64	attached_ns;	/* CLOCK_MONOTONIC */
+	__u64	reserved;
+};
+
+#define SHMK_PEER_STATE(word)	((__u32)(word) & 0xffff)
+#define SHMK_PEER_FLAGS(word)	(((__u32)(word) >> 16) & 0xffff)
+#define SHMK_PEER_GEN(word)	((__u32)((word) >> 32))
+#define SHMK_PEER_WORD(gen, flags, state) \
+	((__u64)(gen) << 32 | (__u64)(flags) << 16 | (state))
+#define SHMK_PEER_RDONLY	1	/* flag: a read-only member */
+
+enum shmk_queue_state {
+	SHMK_QUEUE_NONE		= 0,
+	SHMK_QUEUE_READY	= 1,
+};
+
+/* word = { generation:32, flags:16, state:16 } */
+struct shmk_queue_status {
+	__u64	word;
+	__u64	ring;		/* byte offset of its struct shmk_ring in control */
+	__u32	capacity;	/* slots, a power of two */
+	__u32	slot_bytes;	/* 64, 128 or 256 */
+	__u32	nr_open;	/* attachments that have it open */
+	__u32	reserved;
+	__u64	reserved2[3];
+	char	name[SHMK_NAME_LEN];
+};
+
+#define SHMK_QUEUE_STATE(word)	((__u32)(word) & 0xffff)
+#define SHMK_QUEUE_FLAGS(word)	(((__u32)(word) >> 16) & 0xffff)
+#define SHMK_QUEUE_GEN(word)	((__u32)((word) >> 32))
+#define SHMK_QUEUE_WORD(gen, flags, state) SHMK_PEER_WORD(gen, flags, state)
+
+#define SHMK_QUEUE_F_SP		0x0001	/* one producer at a time: no CAS on P */
+#define SHMK_QUEUE_F_SC		0x0002	/* one consumer at a time: no CAS on T */
+#define SHMK_QUEUE_F_ALL	0x0003
+
+struct shmk_status {
+	__u64	magic;		/* written last: nonzero means ready */
+	__u32	version;
+	__u32	flags;		/* SHMK_POOL_F_* */
+	__u64	data_bytes;	/* exactly what was asked for */
+	__u64	control_bytes;	/* rounded up to the page size */
+	__u64	status_bytes;
+
+	__u64	map_ledger;	/* mmap offset of ledger 0 (of nobody) */
+	__u64	ledger_stride;	/* of peer p: map_ledger + p * ledger_stride */
+	__u64	map_control;
+	__u64	map_data;
+
+	__u32	page_shift;	/* 12 or 21 */
+	__u32	unit_shift;
+	__u32	nr_spans;	/* whole spans in the data region */
+	__u32	nr_blocks;	/* nr_spans * SHMK_SPAN_UNITS */
+	__u32	nr_peers;	/* ids run from 1 to nr_peers */
+	__u32	nr_queues;	/* ids run from 0 to nr_queues - 1 */
+
+	__u64	peers_off;	/* in status: struct shmk_peer_status[nr_peers + 1] */
+	__u64	queues_off;	/* in status: struct shmk_queue_status[nr_queues] */
+	__u64	spans_off;	/* in control: struct shmk_span[nr_spans] */
+	__u64	free_map_off;	/* in control: bitmap, see struct shmk_span */
+	__u64	stale_map_off;	/* in control: bitmap, see struct shmk_span */
+	__u64	blocks_off;	/* in control: struct shmk_block[nr_blocks] */
+	__u64	rings_off;	/* in control */
+	__u64	rings_bytes;
+
+	/* counters; each only grows, but for peers_now and queues_now */
+	__u64	epoch;		/* moves with every attach, end, queue made or gone */
+	__u64	peers_now;
+	__u64	queues_now;
+	__u64	attaches;
+	__u64	detaches;	/* clean ends */
+	__u64	deaths;		/* all other ends */
+	__u64	reclaimed_blocks;
+	__u64	reclaimed_bytes;
+	__u64	lost_messages;	/* taken by a peer that died before it freed or passed them on */
+	__u64	created_ns;	/* CLOCK_MONOTONIC */
+	__u64	reserved[8];
+	char	name[SHMK_NAME_LEN];
+};
+
+/* ------------------------------------------------------------- blocks -- */
+
+/*
+ * One record per unit; only the record of a block's first unit is in use.
+ * word = { generation:32, 0:28, state:4 }:
+ *   FREE(g) -> USED(g)      alloc, by the span's owner, CAS
+ *   USED(g) -> USED(g+1)    hand-over, by the taker, who alone may write
+ *   USED(g) -> FREE(g+1)    free, by the holder
+ *   FREE(g) -> GONE(g)      seize, by the span's thief, CAS; back if it fails
+ *   GONE(g) -> FREE(g+1)    the span has changed hands
+ */
+struct shmk_block {
+	__u64	word;
+	__u64	len;		/* payload bytes; the holder's to write */
+};
+
+enum shmk_block_state {
+	SHMK_BLOCK_FREE		= 0,
+	SHMK_BLOCK_USED		= 1,
+	SHMK_BLOCK_GONE		= 2,
+};
+
+#define SHMK_BLOCK_WORD(gen, state)	((__u64)(__u32)(gen) << 32 | (state))
+#define SHMK_BLOCK_GEN(word)		((__u32)((word) >> 32))
+#define SHMK_BLOCK_STATE(word)		((__u32)(word) & 0xf)
+
+/* -------------------------------------------------------------- spans -- */
+
+enum shmk_span_kind {
+	SHMK_SPAN_FREE		= 0,	/* in the pool */
+	SHMK_SPAN_CUT		= 1,	/* cut into blocks of one class */
+	SHMK_SPAN_GATHER	= 2,	/* first of a run that is being gathered or given back */
+	SHMK_SPAN_RUN		= 3,	/* first of a run; its block is the first unit's */
+	SHMK_SPAN_TAIL		= 4,	/* in a run, but not its first */
+};
+
+/*
+ * word of FREE, CUT, GATHER, RUN = { gen:16, owner:16, thief:16, class:8, kind:8 }
+ * word of TAIL                   = { gen:16, head:40, kind:8 }
+ * owner 0 of CUT and RUN: an orphan, anyone may adopt it (CAS owner 0 -> me).
+ * thief: a peer that tries to empty the span under its owner (see block.c).
+ * freed: a hint for the owner: bit i set means a block among units
+ *        4i .. 4i+3 was freed by somebody else.
+ * The two bitmaps of the control region have a bit per span:
+ * free_map, a hint "FREE"; stale_map, a hint "has blocks that were freed, but
+ * not by its owner, or is an orphan".
+ */
+struct shmk_span {
+	__u64	word;
+	__u64	freed;
+	__u64	nr_spans;	/* of the run */
+	__u64	reserved[5];
+};
+
+#define SHMK_SPAN_KIND(w)	((__u32)(w) & 0xff)
+#define SHMK_SPAN_CLASS(w)	((__u32)((w) >> 8) & 0xff)
+#define SHMK_SPAN_THIEF(w)	((__u32)((w) >> 16) & 0xffff)
+#define SHMK_SPAN_OWNER(w)	((__u32)((w) >> 32) & 0xffff)
+#define SHMK_SPAN_GEN(w)	((__u32)((w) >> 48))
+#define SHMK_SPAN_WORD(gen, owner, thief, class, kind)			\
+	((__u64)((gen) & 0xffff) << 48 | (__u64)(owner) << 32 |		\
+	 (__u64)(thief) << 16 | (__u64)(class) << 8 | (kind))
+#define SHMK_SPAN_HEAD(w)	((__u32)((w) >> 8))
+#define SHMK_SPAN_TAIL_WORD(gen, head)					\
+	((__u64)((gen) & 0xffff) << 48 | (__u64)(head) << 8 | SHMK_SPAN_TAIL)
+
+/*
+ * Classes: 1, 2, 3, 4, 6, 8, 12, ... 96, 128 units. Odd classes from 3 on
+ * are powers of two, so such a block is aligned to its own size.
+ */
+#define SHMK_CLASSES		14U
+static inline __u32 shmk_class_units(__u32 class)
+{
+	if (class < 2)
+		return class + 1;
+	return (class & 1 ? 4U : 3U) << ((class - 2) / 2);
+}
+
+/* ------------------------------------------------------------- ledger -- */
+
+enum shmk_op {
+	SHMK_OP_NONE		= 0,
+	SHMK_OP_HELD		= 1,	/* block, gen */
+	SHMK_OP_SENDING		= 2,	/* block, gen; queue, pos */
+	SHMK_OP_TAKING		= 3,	/* queue, pos */
+	SHMK_OP_TAKEN		= 4,	/* block, gen before the hand-over; queue, pos */
+	SHMK_OP_CLAIMING	= 5,	/* queue, pos: an inline message by one of several producers */
+	SHMK_OP_SPAN		= 6,	/* block = span, gen; pos = spans of the run, 1 of a cut span */
+	SHMK_OP_GATHER		= 7,	/* block = first span, gen before; pos = number of spans */
+	SHMK_OP_SEIZING		= 8,	/* block = span, gen before; pos = number of spans */
+	SHMK_OP_WAITING		= 9,	/* queue, pos = side: its waiters word or bell is in my hands */
+};
+
+/* what = { gen:32, block:28, op:4 }, where = { pos:48, queue:16 }; where is written first */
+struct shmk_entry {
+	__u64	what;
+	__u64	where;
+};
+
+#define SHMK_WHAT(op, block, gen) \
+	((__u64)(__u32)(gen) << 32 | (__u64)(block) << 4 | (op))
+#define SHMK_WHAT_OP(what)	((__u32)(what) & 0xf)
+#define SHMK_WHAT_BLOCK(what)	((__u32)(what) >> 4)
+#define SHMK_WHAT_GEN(what)	((__u32)((what) >> 32))
+#define SHMK_WHERE(queue, pos)	((__u64)(pos) << 16 | (queue))
+#define SHMK_WHERE_QUEUE(where)	((__u32)(where) & 0xffff)
+#define SHMK_WHERE_POS(where)	((__u64)(where) >> 16)
+
+struct shmk_ledger {
+	__u64	high;		/* no entry at or above this index was ever written */
+	__u64	reserved[7];
+	struct shmk_entry entry[];
+};
+
+/* -------------------------------------------------------------- rings -- */
+
+/*
+ * A position counts messages of a queue: { lap:32, index }, modulo
+ * capacity << 32. The slot of a position is its low bits.
+ *   P = { lap:32, arg:28, kind:4 }
+ *       (lap, EMPTY) -> (lap, BLOCK b | INLINE len)          by a producer
+ *       (lap, EMPTY) -> (lap, CLAIMED p) -> (lap, INLINE len) inline, several producers
+ *       (lap, not EMPTY) -> (lap+1, EMPTY)                   by the taker
+ *   T = { lap:32, 1:1, 0:15, peer:16 }, names who took the message of that lap
+ * SKIP is a message that its producer did not live to write: whoever takes it
+ * drops it.
+ * SHMK_TAKEN distinguishes (lap 0, nobody) from (lap 0, peer).
+ */
+struct shmk_slot {
+	__u64	p;
+	__u64	t;
+	__u8	inl[];		/* slot_bytes - 16 */
+};
+
+enum shmk_kind {
+	SHMK_KIND_EMPTY		= 0,
+	SHMK_KIND_BLOCK		= 1,	/* arg = block */
+	SHMK_KIND_INLINE	= 2,	/* arg = length */
+	SHMK_KIND_CLAIMED	= 3,	/* arg = peer */
+	SHMK_KIND_SKIP		= 4,
+};
+
+#define SHMK_P(lap, kind, arg)	((__u64)(__u32)(lap) << 32 | (__u64)(arg) << 4 | (kind))
+#define SHMK_P_LAP(p)		((__u32)((p) >> 32))
+#define SHMK_P_KIND(p)		((__u32)(p) & 0xf)
+#define SHMK_P_ARG(p)		((__u32)(p) >> 4)
+#define SHMK_TAKEN		0x80000000U
+#define SHMK_T(lap, peer)	((__u64)(__u32)(lap) << 32 | SHMK_TAKEN | (peer))
+
+enum shmk_side {
+	SHMK_SIDE_RECV		= 0,	/* sleeps until there is a message */
+	SHMK_SIDE_SEND		= 1,	/* sleeps until there is room */
+};
+
+/*
+ * tail, head: hints. Everything before tail was published at some time,
+ * everything before head is taken; both may lag, neither may lead.
+ * waiters: nonzero: somebody of that side sleeps or is about to; whoever
+ * changes it to 0 rings the bell of that side.
+ * role: { gen:32, peer:16 } of the one producer or consumer (F_SP, F_SC).
+ */
+struct shmk_ring {
+	__u64	tail;
+	__u64	pad0[7];
+	__u64	head;
+	__u64	pad1[7];
+	__u64	waiters_recv;
+	__u64	role_recv;
+	__u64	pad2[6];
+	__u64	waiters_send;
+	__u64	role_send;
+	__u64	pad3[6];
+	/* slots follow */
+};
+
+/* ------------------------------------------------------------ control -- */
+
+struct shmk_control {
+	__u64	span_rotor;	/* hint: where to look for a free span */
+	__u64	pad0[7];
+	__u64	reserved[24];
+};
+
+#endif

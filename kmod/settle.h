@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later OR MIT */
+/*
+ * settle.h - what is done with a dead peer's ledger.
+ *
+ * The same settle.c is compiled into the module and into libshmk. It sleeps
+ * never, allocates nothing, takes no lock, and believes no word it reads: all
+ * geometry comes from the struct shmk_view that the caller filled from memory
+ * which no peer can write.
+ */
+#ifndef SHMK_SETTLE_H
+#define SHMK_SETTLE_H
+
+#ifdef __KERNEL__
+#include <linux/types.h>
+#else
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#endif
+#include <linux/shmk_layout.h>
+
+/* Where one queue is; slots is NULL when there is no such queue. */
+struct shmk_ring_view {
+	struct shmk_ring	*ring;
+	__u8			*slots;
+	__u32			capacity_shift;
+	__u32			slot_bytes;
+};
+
+/* Where everything of a pool is, as trusted geometry. */
+struct shmk_view {
+	struct shmk_span	*spans;
+	__u64			*free_map;
+	__u64			*stale_map;
+	struct shmk_block	*blocks;
+	__u32			nr_spans;
+	__u32			unit_shift;
+	__u32			nr_queues;
+	/* Fills @rv for queue @id; a gone queue leaves slots NULL. */
+	void			(*queue)(const struct shmk_view *view, __u32 id,
+					 struct shmk_ring_view *rv);
+	void			*owner;		/* of @queue */
+};
+
+/* What came back. */
+struct shmk_settled {
+	__u64	blocks;
+	__u64	bytes;
+	__u64	messages;	/* taken by the dead, never passed on */
+	__u64	entries;	/* that were not NONE */
+};
+
+/* The queue whose both sides must be rung after an entry was settled. */
+#define SHMK_SETTLE_NO_BELL	(-1)
+
+/**
+ * shmk_settle_entry() - settle one entry of a dead peer, SPAN entries excepted
+ * @view: the pool
+ * @peer: the dead one's id
+ * @entry: in its ledger; NONE on return. May be rewritten on the way
+ * @settled: added to
+ *
+ * May run twice, or run again after the settler itself died anywhere within;
+ * never concurrently for the same entry. Others may work on all else.
+ *
+ * Return: a queue to ring on both sides, or SHMK_SETTLE_NO_BELL.
+ */
+int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
+		      struct shmk_entry *entry, struct shmk_settled *settled);
+
+/**
+ * shmk_settle_span() - settle one SPAN entry of a dead peer; others are left alone
+ *
+ * To be called for every entry once no other kind is left in the ledger: an
+ * empty span goes back to the pool, another becomes an orphan.
+ */
+void shmk_settle_span(const struct shmk_view *view, __u32 peer,
+		      struct shmk_entry *entry);
+
+/**
+ * shmk_settle_queue() - free the blocks of all messages of a queue that nobody has open
+ */
+void shmk_settle_queue(const struct shmk_view *view,
+		       const struct shmk_ring_view *rv,
+		       struct shmk_settled *settled);
+
+/**
+ * shmk_settle_usage() - count the blocks in use and their bytes, spans @first to @end - 1
+ *
+ * Of others' running work it sees some instant for each block, not one for all.
+ */
+void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
+		       struct shmk_settled *usage);
+
+/**
+ * shmk_ring_ready() - is there something to do for a side of a queue?
+ *
+ * SHMK_SIDE_RECV: a message that nobody has taken. SHMK_SIDE_SEND: room.
+ * Looks at no more than a lap of the ring.
+ */
+bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side);
+
+/* Shared with the library's own transitions. */
+bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen);
+void shmk_block_hint(const struct shmk_view *view, __u32 block);
+__u64 shmk_block_room(const struct shmk_view *view, __u32 block);
+
+static inline struct shmk_slot *shmk_slot_at(const struct shmk_ring_view *rv, __u64 pos)
+{
+	__u32 index = (__u32)pos & ((1U << rv->capacity_shift) - 1);
+
+	return (struct shmk_slot *)(rv->slots + (size_t)index * rv->slot_bytes);
+}
+
+static inline __u32 shmk_lap(const struct shmk_ring_view *rv, __u64 pos)
+{
+	return (__u32)(pos >> rv->capacity_shift);
+}
+
+/* Positions are modulo capacity << 32. */
+static inline __u64 shmk_pos_next(const struct shmk_ring_view *rv, __u64 pos)
+{
+	return (pos + 1) & ((1ULL << (32 + rv->capacity_shift)) - 1);
+}
+
+#endif
