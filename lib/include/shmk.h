@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR MIT */
+/*
+ * shmk.h - libshmk: messages between processes of one machine, through memory
+ * that survives any of them.
+ *
+ * Words
+ *   pool        memory of a fixed size with a name.
+ *   struct shmk an attachment: this process as a peer of one pool. A process
+ *               may have several, also to the same pool.
+ *   message     struct shmk_msg: a block of the pool that this peer holds, or a
+ *               short text that came inline.
+ *   queue       bounded; each message goes to one receiver, ownership moves.
+ *
+ * Names of pools are URIs: "shmk:NAME" is the module (/dev/shmk), "local:NAME"
+ * the local backend (files under /dev/shm, no module, no root); plain "NAME" is
+ * the module where it is there, else local.
+ *
+ * Errors: every call returns 0 or a positive number, or -errno; errno is not
+ * touched. Common ones: -EINVAL bad argument, -ENOENT no such thing, -EAGAIN
+ * nothing to receive or no room and the deadline was SHMK_TRY, -ETIMEDOUT the
+ * deadline passed, -EINTR shmk_interrupt(), -ENOMEM the pool has no block of
+ * that size, -ENOBUFS this peer's ledger is full, -EROFS a read-only member
+ * tried to write, -EUCLEAN shared memory holds what no correct peer writes.
+ * A call that fails changes nothing, if nothing else is said.
+ *
+ * Threads: all calls on an attachment and its queues may run in several
+ * threads at once, except that nothing may run beside shmk_detach(), and
+ * nothing on a queue beside its shmk_queue_close(). A struct shmk_msg belongs to one
+ * thread at a time. Locks are taken only once the process has made a thread.
+ *
+ * Death: a peer may be killed between any two instructions of any call. What
+ * it held comes back to the pool; a message it was sending is delivered once or
+ * not at all; a message it had taken is gone with it and counted. Nobody waits
+ * for it.
+ *
+ * fork: a child does not inherit attachments; its calls on them are undefined,
+ * but shmk_detach(), which then only forgets. exec ends the peer.
+ *
+ * The library makes no threads, installs no handlers, hooks no exit.
+ */
+#ifndef SHMK_H
+#define SHMK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SHMK_API __attribute__((visibility("default")))
+#else
+#define SHMK_API
+#endif
+
+struct shmk;
+struct shmk_queue;
+struct io_uring_sqe;
+struct io_uring_cqe;
+
+/* ---------------------------------------------------------- deadlines -- */
+
+/* Absolute, nanoseconds of CLOCK_MONOTONIC. */
+#define SHMK_TRY	((int64_t)0)		/* never sleep */
+#define SHMK_FOREVER	INT64_MAX
+
+/* shmk_deadline_ms() - now + @ms; SHMK_FOREVER if @ms is negative, SHMK_TRY if it is 0. */
+SHMK_API int64_t shmk_deadline_ms(int64_t ms);
+
+/* -------------------------------------------------------------- pools -- */
+
+#define SHMK_POOL_PERSIST	0x1	/* lives without any peer until destroyed */
+
+/**
+ * struct shmk_pool_opts - what a new pool is to be; zero means the default
+ * @bytes: of payload; a multiple of the page size and of 64 KiB (256 units);
+ *	made exactly so or not at all
+ * @page_bytes: 4096 (default) or 2 MiB
+ * @unit_bytes: grain of blocks, a power of two, 256 (default) .. 64 KiB
+ * @flags: SHMK_POOL_*
+ * @mode: permission bits; default 0600
+ * @set_owner: use @uid and @gid
+ * @set_node: use @node
+ * @nr_peers: default 1024
+ * @nr_queues: default 1024
+ * @rings_bytes: room for all queues; default bytes/16, 256 KiB .. 64 MiB
+ */
+struct shmk_pool_opts {
+	uint64_t	bytes;
+	uint32_t	page_bytes;
+	uint32_t	unit_bytes;
+	uint32_t	flags;
+	uint32_t	mode;
+	bool		set_owner;
+	bool		set_node;
+	uint32_t	uid;
+	uint32_t	gid;
+	int32_t		node;
+	uint32_t	nr_peers;
+	uint32_t	nr_queues;
+	uint64_t	rings_bytes;
+};
+
+/**
+ * shmk_pool_create() - make a pool, exclusively
+ *
+ * A pool that is not persistent needs a peer to live: use shmk_attach() with
+ * @create for those. -EEXIST: the name is taken. -ENOMEM, -ENOSPC: not enough
+ * memory, nothing was kept. -EPERM: RLIMIT_MEMLOCK or a limit of the module.
+ * -EOPNOTSUPP: this backend cannot do that (2 MiB pages, NUMA node: module only).
+ */
+SHMK_API int shmk_pool_create(const char *uri, const struct shmk_pool_opts *opts);
+
+/* shmk_pool_destroy() - take the name away; -EBUSY while a living peer is attached. */
+SHMK_API int shmk_pool_destroy(const char *uri);
+
+/**
+ * struct shmk_pool_stat - a pool at some moment
+ * @blocks_used: blocks held or queued, @bytes_used: their room; counted by a
+ *	walk over the spans in use (grows with the pool)
+ */
+struct shmk_pool_stat {
+	char		name[64];
+	char		backend[16];	/* "shmk" or "local" */
+	uint64_t	bytes;
+	uint64_t	memory_bytes;
+	uint32_t	page_bytes;
+	uint32_t	unit_bytes;
+	uint32_t	flags;
+	int32_t		node;		/* -1: any */
+	uint32_t	mode;
+	uint32_t	uid;
+	uint32_t	gid;
+	uint32_t	nr_peers;	/* most there may be */
+	uint32_t	nr_queues;
+	uint32_t	peers_now;
+	uint32_t	queues_now;
+	uint64_t	blocks_used;
+	uint64_t	bytes_used;
+	uint64_t	attaches;
+	uint64_t	detaches;
+	uint64_t	deaths;
+	uint64_t	reclaimed_blocks;
+	uint64_t	reclaimed_bytes;
+	uint64_t	lost_messages;
+	uint64_t	age_ns;
+};
+
+/**
+ * shmk_pool_list() - tell all pools of a backend that the caller may read
+ * @scheme: "shmk", "local" or NULL for both
+ * @tell: called for each; a nonzero return ends the walk and is returned
+ */
+SHMK_API int shmk_pool_list(const char *scheme,
+			    int (*tell)(const struct shmk_pool_stat *info, void *arg),
+			    void *arg);
+
+/**
+ * shmk_pool_cleanup() - remove what no living process holds
+ * @uri: a pool, or "local:" or "shmk:" for all of a backend
+ *
+ * With the module there is never anything to do but for persistent pools, and
+ * those stay. Return: number of pools removed; -EBUSY for one named pool in use.
+ */
+SHMK_API int shmk_pool_cleanup(const char *uri);
+
+/* -------------------------------------------------------- attachments -- */
+
+#define SHMK_ATTACH_RDONLY	0x1	/* look only; can never write data or control */
+#define SHMK_ATTACH_NO_URING	0x2	/* sleep by poll even where io_uring is allowed */
+#define SHMK_ATTACH_PREFAULT	0x4	/* map all pages now, not at first touch */
+
+/**
+ * struct shmk_attach_opts - zero means the default
+ * @flags: SHMK_ATTACH_*
+ * @nr_entries: how much this peer may hold at once (messages, spans); default 4096
+ * @spin_us: spin up to so long before sleeping; default 0: adapt by
+ *	itself (up to 50 us); -1: never
+ * @create: not NULL: make the pool if it does not exist (open or create)
+ * @exclusive: with @create: -EEXIST if it does
+ * @deadline: without @create: wait so long for the pool to appear (SHMK_TRY: do not)
+ * @pool_fd: module only: attach through this pool file (inherited or passed
+ *	by SCM_RIGHTS) if it is not 0; the name in the URI is then empty ("shmk:")
+ */
+struct shmk_attach_opts {
+	uint32_t	flags;
+	uint32_t	nr_entries;
+	int32_t		spin_us;
+	const struct shmk_pool_opts *create;
+	bool		exclusive;
+	int64_t		deadline;
+	int		pool_fd;
+};
+
+/**
+ * shmk_attach() - become a peer of a pool
+ * @uri: see above; "local:" or "shmk:" with @create: an anonymous pool
+ * @opts: NULL for all defaults
+ * @out: set on success
+ *
+ * -ENOENT no such pool; -EACCES; -ENOSPC all peer ids are taken; -EPROTO the
+ * pool was made by another version of the layout.
+ */
+SHMK_API int shmk_attach(const char *uri, const struct shmk_attach_opts *opts,
+			 struct shmk **out);
+
+/**
+ * shmk_detach() - stop being a peer
+ *
+ * What it still holds is freed, its open queues are closed (their handles are
+ * gone), in any order. Never fails; NULL is ignored.
+ */
+SHMK_API void shmk_detach(struct shmk *s);
+
+SHMK_API int shmk_pool_stat(struct shmk *s, struct shmk_pool_stat *stat);
+SHMK_API uint32_t shmk_self(const struct shmk *s);		/* own peer id */
+SHMK_API uint32_t shmk_self_gen(const struct shmk *s);
+
+/* shmk_pool_fd() - the module's pool file, to pass on; -EOPNOTSUPP on local. Not the caller's to close. */
+SHMK_API int shmk_pool_fd(const struct shmk *s);
+
+/* shmk_contains() - do @len bytes at @ptr lie wholly in the pool's data, as mapped here? */
+SHMK_API bool shmk_contains(const struct shmk *s, const void *ptr, size_t len);
+
+/* -------------------------------------------------------------- peers -- */
+
+/* shmk_peer_alive() - two loads: does life @gen of peer @id go on? Exact on the module; see Documentation for local. */
+SHMK_API bool shmk_peer_alive(struct shmk *s, uint32_t id, uint32_t gen);
+
+struct shmk_peer {
+	uint32_t	id;
+	uint32_t	gen;
+	bool		dead;		/* still being settled */
+	bool		rdonly;
+	int32_t		pid;		/* 0: not visible here */
+	uint32_t	uid;
+	uint32_t	nr_entries;
+	uint64_t	attached_ns;	/* CLOCK_MONOTONIC */
+	char		comm[16];
+};
+
+/* shmk_peer_next() - tell the first peer with an id of at least @id; -ENOENT after the last. */
+SHMK_API int shmk_peer_next(struct shmk *s, uint32_t id, struct shmk_peer *peer);
+
+/* shmk_wait_peers() - until at least @n peers (this one counts) are attached. */
+SHMK_API int shmk_wait_peers(struct shmk *s, uint32_t n, int64_t deadline);
+
+/* --------------------------------------------------------- interrupts -- */
+
+/**
+ * shmk_interrupt() - every blocked and every coming call that would block returns -EINTR
+ *
+ * Until shmk_resume(). Safe in any thread and in signal handlers.
+ */
+SHMK_API void shmk_interrupt(struct shmk *s);
+SHMK_API void shmk_resume(struct shmk *s);
+
+/* ------------------------------------------------------------- events -- */
+
+struct shmk_event;	/* <linux/shmk.h> */
+
+/**
+ * shmk_event_fd() - readable when shmk_event_next() has something
+ *
+ * The fd stays the library's. Events begin at the attachment.
+ */
+SHMK_API int shmk_event_fd(struct shmk *s);
+
+/* shmk_event_next() - 0 and an event, or -EAGAIN. On local, looks for dead peers first. */
+SHMK_API int shmk_event_next(struct shmk *s, struct shmk_event *event);
+
+/* ----------------------------------------------------------- messages -- */
+
+#define SHMK_INLINE_MAX	240
+
+/**
+ * struct shmk_msg - a message that this process holds
+ * @data: where; in the pool, or in @small for an inline one
+ * @len: bytes of payload; set it (or shmk_resize()) before sending
+ * @room: bytes that may be used at @data
+ *
+ * Do not copy the struct; shmk_msg_move() does. All other members are the
+ * library's. A struct that holds nothing has data == NULL.
+ */
+struct shmk_msg {
+	void		*data;
+	size_t		len;
+	size_t		room;
+	struct shmk	*shmk;
+	uint32_t	block;
+	uint32_t	gen;
+	uint32_t	entry;
+	uint32_t	kind;
+	unsigned char	small[SHMK_INLINE_MAX] __attribute__((aligned(16)));
+};
+
+/**
+ * shmk_alloc() - a block of at least @len bytes
+ * @align: of its start in memory: 0 or a power of two up to 4096
+ *
+ * @msg->len = @len, room is what the block really has. The contents are
+ * whatever was there. -ENOMEM: the pool has no such block now; -E2BIG: it
+ * never can have; -ENOBUFS; -EROFS.
+ * Source of the private span: the thread-local heaps of mimalloc and snmalloc.
+ */
+SHMK_API int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg);
+
+/* shmk_free() - give it back; of an inline or empty message it forgets the contents. */
+SHMK_API void shmk_free(struct shmk_msg *msg);
+
+/* shmk_resize() - change the payload length in place; -ENOSPC if @len > room. */
+SHMK_API int shmk_resize(struct shmk_msg *msg, size_t len);
+
+SHMK_API void shmk_msg_move(struct shmk_msg *to, struct shmk_msg *from);
+
+/* ------------------------------------------------------------- queues -- */
+
+#define SHMK_QUEUE_CREATE	0x1	/* make it if there is none */
+#define SHMK_QUEUE_EXCL		0x2	/* with CREATE: -EEXIST if there is one */
+#define SHMK_QUEUE_SP		0x10	/* made for one producer at a time */
+#define SHMK_QUEUE_SC		0x20	/* made for one receiver at a time */
+
+/**
+ * struct shmk_queue_opts - zero means the default
+ * @flags: SHMK_QUEUE_*; SP and SC count when it is made
+ * @capacity: messages, a power of two up to 65536; default 64
+ * @slot_bytes: 64 (default), 128 or 256: inline messages up to 16 less
+ */
+struct shmk_queue_opts {
+	uint32_t	flags;
+	uint32_t	capacity;
+	uint32_t	slot_bytes;
+};
+
+/**
+ * shmk_queue_open() - open a queue by name, or make it
+ * @deadline: without CREATE: how long to wait for somebody to make it
+ *
+ * An existing queue keeps its own capacity and kind. With SP or SC the first
+ * call that sends or receives takes the role; -EBUSY there while a living peer
+ * has it. The role ends with shmk_queue_close() or with the peer.
+ */
+SHMK_API int shmk_queue_open(struct shmk *s, const char *name,
+			     const struct shmk_queue_opts *opts, int64_t deadline,
+			     struct shmk_queue **out);
+SHMK_API void shmk_queue_close(struct shmk_queue *q);
+
+/* shmk_queue_remove() - -EBUSY while anyone has it open; its messages are freed. */
+SHMK_API int shmk_queue_remove(struct shmk *s, const char *name);
+
+/**
+ * shmk_send() - pass a message on; on success @msg holds nothing any more
+ *
+ * The block itself moves; whatever was received can be sent on (forwarding).
+ * An inline message is sent inline if the slot has room for it, else -EMSGSIZE.
+ * -EINVAL: @msg is of another pool or empty.
+ * If the sender dies within: the message is delivered once, or freed.
+ * Order: of one sender to one queue, as sent.
+ */
+SHMK_API int shmk_send(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline);
+
+/**
+ * shmk_send_copy() - send a copy of @len bytes: inline if they fit into the slot, else in a block
+ */
+SHMK_API int shmk_send_copy(struct shmk_queue *q, const void *buf, size_t len,
+			    int64_t deadline);
+
+/**
+ * shmk_send_ptr() - send @len bytes at @ptr, which must begin the data of a message that this
+ *	attachment holds
+ *
+ * For code that passes pointers about. -EFAULT if it is no such message.
+ * (Looks for the entry in the ledger: costs what this peer holds.)
+ */
+SHMK_API int shmk_send_ptr(struct shmk_queue *q, const void *ptr, size_t len,
+			   int64_t deadline);
+
+/**
+ * shmk_send_batch() - send up to @n messages, one doorbell for all
+ *
+ * Return: how many were sent, from the first; less than @n when the queue
+ * was full at the deadline; -errno only if none was.
+ */
+SHMK_API int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
+			     int64_t deadline);
+
+/**
+ * shmk_recv() - the next message; the caller holds it until it frees or sends it
+ * @msg: must hold nothing
+ *
+ * If the receiver dies within or later: the block is freed, the message lost
+ * and counted (lost_messages).
+ */
+SHMK_API int shmk_recv(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline);
+
+/* shmk_recv_copy() - copy the next message to @buf; its length, or -EMSGSIZE (it stays lost to nobody: see @msg of shmk_recv) */
+SHMK_API int64_t shmk_recv_copy(struct shmk_queue *q, void *buf, size_t room, int64_t deadline);
+
+/* shmk_recv_batch() - up to @n that are there, waiting for the first only. Return: how many. */
+SHMK_API int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
+			     int64_t deadline);
+
+/**
+ * struct shmk_queue_stats - a queue at some moment
+ * @sent, @received: positions, so messages since it was made (modulo capacity << 32)
+ * @depth: messages waiting now
+ */
+struct shmk_queue_stats {
+	char		name[64];
+	uint32_t	id;
+	uint32_t	gen;
+	uint32_t	flags;		/* SHMK_QUEUE_SP, _SC */
+	uint32_t	capacity;
+	uint32_t	slot_bytes;
+	uint32_t	nr_open;
+	uint64_t	sent;
+	uint64_t	received;
+	uint32_t	depth;
+	bool		recv_waiting;	/* a receiver sleeps */
+	bool		send_waiting;
+	/* of this handle: */
+	uint64_t	my_sent;
+	uint64_t	my_received;
+	uint64_t	my_sleeps;
+	uint64_t	my_bells;
+};
+
+SHMK_API int shmk_queue_stats(struct shmk_queue *q, struct shmk_queue_stats *stats);
+/* shmk_queue_next() - stats of the first queue with an id of at least @id; -ENOENT after the last. */
+SHMK_API int shmk_queue_next(struct shmk *s, uint32_t id, struct shmk_queue_stats *stats);
+
+/* --------------------------------------------- the caller's event loop -- */
+
+#define SHMK_RECV	0	/* enum shmk_side */
+#define SHMK_SEND	1
+
+/**
+ * shmk_queue_fd() - an fd for poll, epoll, select or io_uring
+ * @side: SHMK_RECV: readable while there is a message; SHMK_SEND: on the module
+ *	writable (POLLOUT), on local readable (POLLIN), while there is room
+ *
+ * shmk_queue_events() tells which events to ask for. Level-triggered.
+ * A spurious wake-up is possible: call with SHMK_TRY, and go back to the loop
+ * on -EAGAIN, which arms the fd. The fd stays the library's; do not read it.
+ */
+SHMK_API int shmk_queue_fd(struct shmk_queue *q, int side);
+SHMK_API short shmk_queue_events(struct shmk_queue *q, int side);
+
+/**
+ * shmk_uring_prep_wait() - fill an sqe of the caller's own ring with a multishot poll of a side
+ *
+ * A completion means: take (or put) until -EAGAIN. When shmk_uring_handle() of
+ * the completion returns 1 the poll has ended and must be prepared again; 0:
+ * it is still armed; -errno: it failed.
+ */
+SHMK_API int shmk_uring_prep_wait(struct shmk_queue *q, int side, struct io_uring_sqe *sqe);
+SHMK_API int shmk_uring_handle(struct shmk_queue *q, const struct io_uring_cqe *cqe);
+
+/* ------------------------------------------------------------- checks -- */
+
+/**
+ * shmk_pool_check() - walk every invariant of the pool
+ * @report: filled with the first violation, its words decoded; may be NULL
+ *
+ * Sees a living pool: what is being changed right then is looked at again.
+ * Return: 0, or -EUCLEAN.
+ */
+SHMK_API int shmk_pool_check(struct shmk *s, char *report, size_t len);
+
+/* shmk_version() - of the library, "0.1.0". */
+SHMK_API const char *shmk_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR MIT */
+/*
+ * internal.h - what the library's files share.
+ *
+ * Private memory (struct shmk, struct shmk_queue) is this process's alone and
+ * dies with it; it never has to be repaired. What must survive stands in the
+ * ledger first.
+ */
+#ifndef SHMK_INTERNAL_H
+#define SHMK_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/single_threaded.h>
+#include <sys/types.h>
+#include <linux/shmk.h>
+#include <linux/shmk_layout.h>
+
+#include "backend.h"
+#include "order.h"
+#include "settle.h"
+#include "shmk.h"
+
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+
+struct span_heap;	/* block.c */
+struct waiter;		/* wait.c */
+
+/*
+ * A lock of private memory. Costs nothing while the process has one thread.
+ * Whoever locked must unlock with the returned value: a second thread may have
+ * started in between.
+ */
+struct lock {
+	atomic_uint	held;
+};
+
+void lock_slow(struct lock *lock);
+
+static inline bool lock(struct lock *lock)
+{
+	if (likely(__libc_single_threaded))
+		return false;
+	if (unlikely(atomic_exchange_explicit(&lock->held, 1, memory_order_acquire)))
+		lock_slow(lock);
+	return true;
+}
+
+static inline void unlock(struct lock *lock, bool locked)
+{
+	if (locked)
+		atomic_store_explicit(&lock->held, 0, memory_order_release);
+}
+
+struct shmk {
+	const struct shmk_backend *backend;
+	void			*priv;		/* the backend's */
+
+	/* set by backend->attach() */
+	const struct shmk_status *status;
+	struct shmk_ledger	*ledger;	/* own */
+	const unsigned char	*ledgers;	/* ledger_stride apart, of peer 0 first */
+	unsigned char		*control;
+	unsigned char		*data;
+	uint32_t		self;
+	uint32_t		gen;
+	bool			rdonly;
+
+	/* copies of the status, so that the fast path touches one line */
+	struct shmk_view	view;		/* spans, blocks, bitmaps, queue lookup */
+	uint64_t		data_bytes;
+	uint32_t		nr_entries;
+
+	pid_t			pid;		/* who attached: a forked child may only forget */
+	int32_t			spin_us;
+	bool			no_uring;
+
+	struct lock		lock;		/* entries, heap */
+	uint32_t		*free_entries;	/* stack */
+	uint32_t		nr_free_entries;
+	struct span_heap	*heap;
+
+	atomic_int		interrupted;
+	int			interrupt_fd;	/* eventfd, readable while interrupted */
+	struct waiter		*waiters;	/* idle ones; under lock */
+	void			*events;	/* the stream of shmk_event_next() */
+	struct shmk_queue	*queues;	/* open ones; under lock */
+};
+
+struct side_fd {
+	int	fd;		/* -1: not made yet */
+	short	events;
+	bool	exported;	/* the caller polls it: -EAGAIN must arm it */
+};
+
+struct shmk_queue {
+	struct shmk		*shmk;
+	struct shmk_ring_view	rv;
+	uint32_t		id;
+	uint32_t		gen;
+	uint32_t		flags;		/* SHMK_QUEUE_F_* */
+	uint32_t		inline_max;
+	struct lock		send_lock;	/* F_SP: one thread at a time; my_sent */
+	struct lock		recv_lock;
+	bool			have_role[2];
+	uint64_t		tail;		/* where this handle last sent: a start to look from */
+	uint64_t		head;
+	struct side_fd		side[2];	/* under shmk->lock while being made */
+	uint64_t		nr[2];		/* messages received, sent by this handle */
+	uint64_t		nr_sleeps;
+	uint64_t		nr_bells;
+	struct shmk_queue	*next;
+};
+
+/* peer.c: entries of the own ledger */
+int entry_get(struct shmk *s, uint32_t *index);		/* -ENOBUFS */
+void entry_put(struct shmk *s, uint32_t index);		/* sets NONE */
+
+static inline struct shmk_entry *entry_at(struct shmk *s, uint32_t index)
+{
+	return &s->ledger->entry[index];
+}
+
+/* Order for the settler only: where, then what. */
+static inline void entry_set(struct shmk *s, uint32_t index, __u64 what, __u64 where)
+{
+	struct shmk_entry *e = entry_at(s, index);
+
+	WRITE_ONCE(e->where, where);
+	barrier();
+	WRITE_ONCE(e->what, what);
+	barrier();
+}
+
+static inline void entry_what(struct shmk *s, uint32_t index, __u64 what)
+{
+	barrier();
+	WRITE_ONCE(entry_at(s, index)->what, what);
+	barrier();
+}
+
+/* block.c */
+int heap_init(struct shmk *s);
+void heap_exit(struct shmk *s);
+int block_alloc(struct shmk *s, size_t len, size_t align, uint32_t entry,
+		uint32_t *block, uint32_t *gen, size_t *room);
+void block_free(struct shmk *s, uint32_t block, uint32_t gen, uint32_t entry);
+size_t block_room(struct shmk *s, uint32_t block);
+
+static inline void *block_data(struct shmk *s, uint32_t block)
+{
+	return s->data + ((size_t)block << s->view.unit_shift);
+}
+
+/* wait.c */
+int wait_init(struct shmk *s);
+void wait_exit(struct shmk *s);
+/*
+ * Until the side of @q is ready: 0, -ETIMEDOUT, -EAGAIN (SHMK_TRY), -EINTR.
+ * Only says that another look is worth while.
+ */
+int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline);
+/* Of a non-blocking call that found nothing: 0 if there is something after all. */
+int wait_arm(struct shmk_queue *q, uint32_t side);
+/* Rings the bell of a side if its waiters word is set. @entry names the queue in the ledger. */
+void wait_wake(struct shmk_queue *q, uint32_t side);
+/* Until @ready(s, arg) is true, looked at after each event of the pool. */
+int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *arg,
+	       int64_t deadline);
+int64_t now_ns(void);
+
+/* pool.c */
+int uri_parse(const char *uri, const struct shmk_backend **backend, const char **name);
+
+#endif
