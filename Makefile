@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+#   make                library, tool, tests; shmk.ko for every kernel whose headers are found
+#   make KDIR=...       the same with shmk.ko for that kernel only
+#   make hosttest       tests that need no module, in seconds       [T=queue_test]
+#   make vmtest         tests in QEMU, on 6.1 and 6.12              [T=peer_test KERNEL=6.12]
+#   make check          everything, installing what is missing; ends in one summary line
+#   make demo           what shmk does, shown
+#   make sparse style   checkers
+#   make install        [DESTDIR= prefix=/usr/local]; modules_install for the running kernel
+#
+# V=1 shows commands and test output. B=dir builds elsewhere. USER_CFLAGS is added for
+# all that runs in user space: make B=build/asan USER_CFLAGS=-fsanitize=address hosttest
+
+VERSION := 0.1.0
+
+# Kbuild reads "Kbuild" first, so this file is only ever used from outside.
+B := build
+SHMK_CACHE ?= $(HOME)/.cache/shmk
+export B SHMK_CACHE V
+
+prefix := /usr/local
+bindir = $(prefix)/bin
+libdir = $(prefix)/lib
+includedir = $(prefix)/include
+mandir = $(prefix)/share/man
+INSTALL := install
+
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(Q),@printf '  %-7s %s\n' $(1) $(2))
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: all lib tools bench examples selftests modules
+
+all: lib tools bench examples selftests modules
+
+# ---- user space ----
+
+CC := gcc
+PKG_CONFIG := pkg-config
+CFLAGS ?= -O2 -g
+# _GNU_SOURCE is empty so that a file may define it too.
+cflags := -std=gnu11 $(CFLAGS) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-D_GNU_SOURCE= -DSHMK_VERSION='"$(VERSION)"' \
+	-Ilib/include -Ikmod/include/uapi $(USER_CFLAGS)
+# Asked for when the first object is made: without the packages, `make clean`
+# and `make check` (which installs them) still have to work.
+uring_cflags = $(eval uring_cflags := $$(shell $(PKG_CONFIG) --cflags liburing))$(uring_cflags)
+uring_libs = $(eval uring_libs := $$(shell $(PKG_CONFIG) --libs liburing))$(uring_libs)
+mnl_libs = $(eval mnl_libs := $$(shell $(PKG_CONFIG) --libs libmnl))$(mnl_libs)
+objs = $(patsubst %.c,$(B)/obj/$(1)/%.o,$(2))
+
+# settle.c settles for the kernel and, on the local backend, for the library.
+lib_src := $(wildcard lib/*.c kmod/settle.c)
+lib_private := -Ikmod -Ilib
+soname := libshmk.so.0
+
+lib: $(if $(lib_src),$(B)/lib/libshmk.a $(B)/lib/libshmk.so)
+
+$(call objs,static,$(lib_src)): cflags += $(lib_private) $(uring_cflags) -fvisibility=hidden
+$(call objs,shared,$(lib_src)): cflags += $(lib_private) $(uring_cflags) -fvisibility=hidden -fPIC
+
+# One rule each: a pattern rule with two targets would make both at once.
+define compile
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(cflags) -MMD -MP -c -o $@ $<
+endef
+$(B)/obj/static/%.o: %.c Makefile
+	$(compile)
+$(B)/obj/shared/%.o: %.c Makefile
+	$(compile)
+
+$(B)/lib/libshmk.a: $(call objs,static,$(lib_src))
+	$(call say,AR,$@)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/lib/$(soname): $(call objs,shared,$(lib_src)) lib/libshmk.map
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(soname) -Wl,-z,defs \
+		-Wl,--version-script=lib/libshmk.map -o $@ $(filter %.o,$^) $(uring_libs) -pthread
+
+$(B)/lib/libshmk.so: $(B)/lib/$(soname)
+	$(Q)ln -sf $(soname) $@
+
+# The tool is linked statically with the library: it has to work on a machine
+# where an installed library does not.
+tool_src := $(wildcard tools/*.c)
+bench_src := $(wildcard tools/bench/*.c)
+bench_prog := $(patsubst tools/bench/%.c,$(B)/bench/%,$(bench_src))
+example_src := $(wildcard Documentation/examples/*.c)
+example_prog := $(patsubst Documentation/examples/%.c,$(B)/examples/%,$(example_src))
+
+tools: $(if $(tool_src),$(B)/bin/shmk)
+bench: $(bench_prog)
+examples: $(example_prog)
+
+$(call objs,tools,$(tool_src)): cflags += $(uring_cflags) -Itools
+$(B)/obj/tools/%.o: %.c Makefile
+	$(compile)
+
+$(B)/bin/shmk: $(call objs,tools,$(tool_src)) $(B)/lib/libshmk.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -o $@ $^ $(uring_libs) $(mnl_libs) -pthread
+
+$(bench_prog): $(B)/bench/%: tools/bench/%.c $(B)/lib/libshmk.a Makefile
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(cflags) $(lib_private) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ \
+		$< $(B)/lib/libshmk.a $(uring_libs) -pthread -lm
+
+# Examples are what a user would write: public header, shared library.
+$(example_prog): $(B)/examples/%: Documentation/examples/%.c $(B)/lib/libshmk.so Makefile
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(cflags) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ \
+		$< -L$(B)/lib -lshmk -Wl,-rpath,'$$ORIGIN/../lib' -pthread
+
+include selftests/Makefile
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# ---- the module ----
+
+# One tree builds for several kernels: each has a directory of links to the
+# sources, because Kbuild puts objects beside them.
+kdirs := $(if $(KDIR),$(KDIR),$(wildcard $(SHMK_CACHE)/kernels/*/usr/src/linux-headers-*-amd64 \
+	$(SHMK_CACHE)/kernels/*/build /lib/modules/*/build /usr/src/linux-headers-*-amd64))
+release = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)".*/\1/p' $(1)/include/generated/utsrelease.h 2>/dev/null)
+module_src := $(if $(wildcard kmod/main.c),$(shell find kmod -name '*.[ch]'))
+releases :=
+
+# $(1) release, $(2) its headers, $(3) directory, $(4) more for Kbuild
+define module_build
+	@mkdir -p $(3)
+	@find $(3) -type l -delete
+	@cp -as $(CURDIR)/Kbuild $(CURDIR)/kmod $(3)/
+	+$(Q)$(MAKE) $(if $(Q),-s) -C $(2) M=$(abspath $(3)) SHMK_VERSION=$(VERSION) $(4) modules
+endef
+
+define module_rules
+releases += $(1)
+headers-$(1) := $(2)
+modules: $(if $(module_src),$(B)/$(1)/shmk.ko)
+$(B)/$(1)/shmk.ko: Kbuild Makefile $(module_src)
+	$$(call say,MODULE,$$@)
+	$$(call module_build,$(1),$(2),$(B)/$(1))
+	@touch $$@
+endef
+
+# Several directories may hold the headers of one release; the first is used.
+$(foreach d,$(kdirs),$(foreach r,$(call release,$(d)),\
+	$(if $(filter $(r),$(releases)),,$(eval $(call module_rules,$(r),$(d))))))
+
+modules:
+	$(if $(module_src),$(if $(releases),,@echo "no kernel headers found, shmk.ko is not built" >&2))
+
+# Where modules_install and sparse find a kernel: KDIR's, or the running one's.
+running := $(shell uname -r)
+.PHONY: modules_install sparse style
+modules_install: release := $(if $(KDIR),$(firstword $(releases)),$(running))
+modules_install: modules
+	$(if $(headers-$(release)),,$(error no headers for $(release); give KDIR))
+	+$(Q)$(MAKE) -C $(headers-$(release)) M=$(abspath $(B)/$(release)) \
+		$(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
+
+# One kernel is enough, and the newest has the most annotations.
+sparse: release := $(lastword $(shell printf '%s\n' $(releases) | sort -V))
+sparse:
+	$(if $(release),,$(error no kernel headers found))
+	$(call module_build,$(release),$(headers-$(release)),$(B)/sparse,C=2 CF=-Wsparse-error)
+
+style:
+	@perl $(SHMK_CACHE)/linux/scripts/checkpatch.pl --no-tree --no-summary --terse --strict -f \
+		--ignore=LINUX_VERSION_CODE,FILE_PATH_CHANGES $(module_src) $(lib_src) $(tool_src)
+
+# ---- tests ----
+
+.PHONY: hosttest vmtest check demo
+hosttest: lib tools bench examples selftests
+	+@selftests/vm/check host $(T)
+
+vmtest: all
+	+@KERNEL=$(KERNEL) selftests/vm/check vm $(T)
+
+# Both install what they need first, so they must not depend on what is built
+# with it: this make has already looked for headers and found none.
+check:
+	+@selftests/vm/check all
+
+demo:
+	+@selftests/vm/check demo
+
+# ---- installing ----
+
+man_src := $(wildcard Documentation/man/*.[1-8])
+
+.PHONY: install uninstall clean
+install: lib tools
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/shmk/linux
+	$(INSTALL) -m 755 $(B)/bin/shmk $(DESTDIR)$(bindir)/
+	$(INSTALL) -m 644 $(B)/lib/libshmk.a $(DESTDIR)$(libdir)/
+	$(INSTALL) -m 755 $(B)/lib/$(soname) $(DESTDIR)$(libdir)/
+	ln -sf $(soname) $(DESTDIR)$(libdir)/libshmk.so
+	$(INSTALL) -m 644 lib/include/shmk.h $(DESTDIR)$(includedir)/
+	$(INSTALL) -m 644 kmod/include/uapi/linux/shmk.h kmod/include/uapi/linux/shmk_layout.h \
+		$(DESTDIR)$(includedir)/shmk/linux/
+	sed -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
+		-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' \
+		lib/shmk.pc.in > $(DESTDIR)$(libdir)/pkgconfig/shmk.pc
+	$(foreach m,$(man_src),$(INSTALL) -D -m 644 $(m) \
+		$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)) &&) true
+
+uninstall:
+	rm -f $(DESTDIR)$(bindir)/shmk $(addprefix $(DESTDIR)$(libdir)/,libshmk.a $(soname) libshmk.so \
+		pkgconfig/shmk.pc) $(addprefix $(DESTDIR)$(includedir)/,shmk.h shmk/linux/shmk.h \
+		shmk/linux/shmk_layout.h) \
+		$(foreach m,$(man_src),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
+	-rmdir $(DESTDIR)$(includedir)/shmk/linux $(DESTDIR)$(includedir)/shmk
+
+clean:
+	rm -rf $(B)
