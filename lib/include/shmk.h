@@ -293,6 +293,7 @@ struct shmk_msg {
 	uint32_t	gen;
 	uint32_t	entry;
 	uint32_t	kind;
+	uint64_t	from;
 	unsigned char	small[SHMK_INLINE_MAX] __attribute__((aligned(16)));
 };
 

@@ -229,14 +229,14 @@ static inline __u32 shmk_class_units(__u32 class)
 
 enum shmk_op {
 	SHMK_OP_NONE		= 0,
-	SHMK_OP_HELD		= 1,	/* block, gen */
+	SHMK_OP_HELD		= 1,	/* block, gen; queue, pos it came from, for the record */
 	SHMK_OP_SENDING		= 2,	/* block, gen; queue, pos */
 	SHMK_OP_TAKING		= 3,	/* queue, pos */
 	SHMK_OP_TAKEN		= 4,	/* block, gen before the hand-over; queue, pos */
 	SHMK_OP_CLAIMING	= 5,	/* queue, pos: an inline message by one of several producers */
-	SHMK_OP_SPAN		= 6,	/* block = span, gen; pos = spans of the run, 1 of a cut span */
-	SHMK_OP_GATHER		= 7,	/* block = first span, gen before; pos = number of spans */
-	SHMK_OP_SEIZING		= 8,	/* block = span, gen before; pos = number of spans */
+	SHMK_OP_SPAN		= 6,	/* block = span, gen of its word; pos = spans of the run, 1 of a cut span */
+	SHMK_OP_GATHER		= 7,	/* the same: a run that is being put together or given back */
+	SHMK_OP_SEIZING		= 8,	/* the same, of a span that another owns */
 	SHMK_OP_WAITING		= 9,	/* queue, pos = side: its waiters word or bell is in my hands */
 };
 
@@ -254,6 +254,7 @@ struct shmk_entry {
 #define SHMK_WHERE(queue, pos)	((__u64)(pos) << 16 | (queue))
 #define SHMK_WHERE_QUEUE(where)	((__u32)(where) & 0xffff)
 #define SHMK_WHERE_POS(where)	((__u64)(where) >> 16)
+#define SHMK_QUEUE_NOWHERE	0xffffU	/* queue of a HELD block that came from alloc */
 
 struct shmk_ledger {
 	__u64	high;		/* no entry at or above this index was ever written */

@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later OR MIT
+/*
+ * settle.c - what is done with a dead peer's ledger.
+ *
+ * An entry is settled by looking at the words it names: the slot's, the
+ * block's, the span's. Each of these changes by one compare-and-swap, and the
+ * order of the steps below is the order in which the living do them, so that
+ * a settler which dies leaves a state that the table knows already, and two
+ * dead peers that met in one slot may be settled in any order.
+ *
+ * Invariants used throughout:
+ *   - only the holder moves a block out of USED, and its generation grows at
+ *     every hand-over: a pair (block, generation) is held at most once, ever.
+ *   - only who is named in T of a lap empties P of that lap.
+ *   - only the owner takes blocks out of a span; a thief only out of FREE.
+ *
+ * Loops are bounded by the geometry, never by what they read. Documentation/
+ * settle.rst tells the table with each window.
+ */
+#ifdef __KERNEL__
+#include <linux/atomic.h>
+#include <linux/compiler.h>
+#include <linux/minmax.h>
+#include <asm/barrier.h>
+#else
+#include "order.h"
+#endif
+#include "settle.h"
+
+#ifdef __KERNEL__
+static inline bool cas(__u64 *p, __u64 old, __u64 new)
+{
+	return cmpxchg(p, old, new) == old;
+}
+
+static inline void word_or(__u64 *p, __u64 bits)
+{
+	atomic64_or(bits, (atomic64_t *)p);
+}
+#else
+static inline void word_or(__u64 *p, __u64 bits)
+{
+	__atomic_fetch_or(p, bits, __ATOMIC_SEQ_CST);
+}
+#endif
+
+/* How often a word may change under a settler before it lets go. */
+#define TRIES 8
+
+static void map_set(__u64 *map, __u32 bit)
+{
+	__u64 mask = 1ULL << (bit & 63);
+
+	if (!(READ_ONCE(map[bit >> 6]) & mask))
+		word_or(&map[bit >> 6], mask);
+}
+
+/*
+ * Says that a block became free behind its owner's back. Both hints are set
+ * whatever the other says: the peer whose ledger we read may have died between
+ * the two.
+ */
+void shmk_block_hint(const struct shmk_view *view, __u32 block)
+{
+	__u32 s = block >> SHMK_SPAN_UNITS_SHIFT;
+	__u64 bit = 1ULL << ((block & (SHMK_SPAN_UNITS - 1)) >> 2);
+
+	if (!(READ_ONCE(view->spans[s].freed) & bit))
+		word_or(&view->spans[s].freed, bit);
+	map_set(view->stale_map, s);
+}
+
+static __u64 span_bytes(const struct shmk_view *view)
+{
+	return (__u64)SHMK_SPAN_UNITS << view->unit_shift;
+}
+
+__u64 shmk_block_room(const struct shmk_view *view, __u32 block)
+{
+	__u32 s = block >> SHMK_SPAN_UNITS_SHIFT;
+	__u64 word = READ_ONCE(view->spans[s].word);
+	__u64 nr;
+
+	if (SHMK_SPAN_KIND(word) == SHMK_SPAN_CUT)
+		return (__u64)shmk_class_units(SHMK_SPAN_CLASS(word) % SHMK_CLASSES)
+			<< view->unit_shift;
+	nr = READ_ONCE(view->spans[s].nr_spans);
+	if (nr == 0 || nr > view->nr_spans - s)
+		nr = 1;
+	return nr * span_bytes(view);
+}
+
+static bool block_valid(const struct shmk_view *view, __u32 block)
+{
+	return block < view->nr_spans << SHMK_SPAN_UNITS_SHIFT;
+}
+
+/* USED(gen) -> FREE(gen + 1): true for who did it, and for nobody else. */
+bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen)
+{
+	bool put = cas(&view->blocks[block].word,
+		       SHMK_BLOCK_WORD(gen, SHMK_BLOCK_USED),
+		       SHMK_BLOCK_WORD(gen + 1, SHMK_BLOCK_FREE));
+
+	shmk_block_hint(view, block);
+	return put;
+}
+
+static void put_counted(const struct shmk_view *view, __u32 block, __u32 gen,
+			bool message, struct shmk_settled *settled)
+{
+	__u64 room = shmk_block_room(view, block);
+
+	if (!shmk_block_put(view, block, gen))
+		return;
+	settled->blocks++;
+	settled->bytes += room;
+	if (message)
+		settled->messages++;
+}
+
+/* ------------------------------------------------------------- queues -- */
+
+static bool taken_by(const struct shmk_slot *slot, __u32 lap, __u32 peer)
+{
+	return READ_ONCE(slot->t) == SHMK_T(lap, peer);
+}
+
+static void slot_empty(struct shmk_slot *slot, __u64 p, __u32 lap)
+{
+	cas(&slot->p, p, SHMK_P(lap + 1, SHMK_KIND_EMPTY, 0));
+}
+
+/*
+ * The dead one had won T and read the block's word. In the order of the
+ * living: hand over, empty the slot, free. Emptying first would show a dying
+ * sender of the same message an empty slot and an untouched block, and it
+ * would free what another has been given since.
+ */
+static void settle_taken(const struct shmk_view *view, __u32 peer,
+			 const struct shmk_ring_view *rv,
+			 const struct shmk_entry *entry,
+			 struct shmk_settled *settled)
+{
+	__u64 what = READ_ONCE(entry->what);
+	__u64 pos = SHMK_WHERE_POS(READ_ONCE(entry->where));
+	__u32 block = SHMK_WHAT_BLOCK(what);
+	__u32 gen = SHMK_WHAT_GEN(what);
+	__u32 lap;
+	struct shmk_slot *slot;
+
+	if (!block_valid(view, block))
+		return;
+	cas(&view->blocks[block].word, SHMK_BLOCK_WORD(gen, SHMK_BLOCK_USED),
+	    SHMK_BLOCK_WORD(gen + 1, SHMK_BLOCK_USED));
+	if (rv->slots) {
+		slot = shmk_slot_at(rv, pos);
+		lap = shmk_lap(rv, pos);
+		if (taken_by(slot, lap, peer))
+			slot_empty(slot, SHMK_P(lap, SHMK_KIND_BLOCK, block), lap);
+	}
+	put_counted(view, block, gen + 1, true, settled);
+}
+
+/*
+ * Did the dead one win T? Then the message is its own: a block becomes TAKEN
+ * in the ledger before anything is touched, since only the pair with the
+ * generation can be settled twice.
+ */
+static void settle_taking(const struct shmk_view *view, __u32 peer,
+			  const struct shmk_ring_view *rv,
+			  struct shmk_entry *entry,
+			  struct shmk_settled *settled)
+{
+	__u64 pos = SHMK_WHERE_POS(READ_ONCE(entry->where));
+	__u32 lap, block;
+	struct shmk_slot *slot;
+	__u64 p, word;
+
+	if (!rv->slots)
+		return;
+	slot = shmk_slot_at(rv, pos);
+	lap = shmk_lap(rv, pos);
+	p = READ_ONCE(slot->p);
+	if (!taken_by(slot, lap, peer) || SHMK_P_LAP(p) != lap)
+		return;
+	switch (SHMK_P_KIND(p)) {
+	case SHMK_KIND_BLOCK:
+		block = SHMK_P_ARG(p);
+		if (!block_valid(view, block))
+			break;
+		word = READ_ONCE(view->blocks[block].word);
+		if (SHMK_BLOCK_STATE(word) != SHMK_BLOCK_USED)
+			break;
+		WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_TAKEN, block,
+						  SHMK_BLOCK_GEN(word)));
+		barrier();
+		settle_taken(view, peer, rv, entry, settled);
+		return;
+	case SHMK_KIND_INLINE:
+		settled->messages++;
+		break;
+	case SHMK_KIND_SKIP:
+		break;
+	default:
+		return;
+	}
+	slot_empty(slot, p, lap);
+}
+
+/* Published, published and already taken, or never published? */
+static void settle_sending(const struct shmk_view *view,
+			   const struct shmk_ring_view *rv,
+			   const struct shmk_entry *entry,
+			   struct shmk_settled *settled)
+{
+	__u64 what = READ_ONCE(entry->what);
+	__u64 pos = SHMK_WHERE_POS(READ_ONCE(entry->where));
+	__u32 block = SHMK_WHAT_BLOCK(what);
+	__u32 lap;
+
+	if (!block_valid(view, block))
+		return;
+	if (rv->slots) {
+		lap = shmk_lap(rv, pos);
+		if (READ_ONCE(shmk_slot_at(rv, pos)->p) ==
+		    SHMK_P(lap, SHMK_KIND_BLOCK, block))
+			return;
+	}
+	put_counted(view, block, SHMK_WHAT_GEN(what), false, settled);
+}
+
+static void settle_claiming(__u32 peer, const struct shmk_ring_view *rv,
+			    const struct shmk_entry *entry)
+{
+	__u64 pos = SHMK_WHERE_POS(READ_ONCE(entry->where));
+	__u32 lap;
+
+	if (!rv->slots)
+		return;
+	lap = shmk_lap(rv, pos);
+	cas(&shmk_slot_at(rv, pos)->p, SHMK_P(lap, SHMK_KIND_CLAIMED, peer),
+	    SHMK_P(lap, SHMK_KIND_SKIP, 0));
+}
+
+static void settle_held(const struct shmk_view *view,
+			const struct shmk_entry *entry,
+			struct shmk_settled *settled)
+{
+	__u64 what = READ_ONCE(entry->what);
+	__u32 from = SHMK_WHERE_QUEUE(READ_ONCE(entry->where));
+
+	if (block_valid(view, SHMK_WHAT_BLOCK(what)))
+		put_counted(view, SHMK_WHAT_BLOCK(what), SHMK_WHAT_GEN(what),
+			    from != SHMK_QUEUE_NOWHERE, settled);
+}
+
+void shmk_settle_queue(const struct shmk_view *view,
+		       const struct shmk_ring_view *rv,
+		       struct shmk_settled *settled)
+{
+	__u32 i, block;
+	__u64 p, word;
+
+	for (i = 0; i < 1U << rv->capacity_shift; i++) {
+		p = READ_ONCE(shmk_slot_at(rv, i)->p);
+		block = SHMK_P_ARG(p);
+		if (SHMK_P_KIND(p) == SHMK_KIND_BLOCK && block_valid(view, block)) {
+			word = READ_ONCE(view->blocks[block].word);
+			put_counted(view, block, SHMK_BLOCK_GEN(word), false, settled);
+		}
+		cas(&shmk_slot_at(rv, i)->p, p, 0);
+	}
+}
+
+static bool message_at(const struct shmk_slot *slot, __u64 p)
+{
+	__u64 t = READ_ONCE(slot->t);
+
+	return !((t & SHMK_TAKEN) && SHMK_P_LAP(t) == SHMK_P_LAP(p));
+}
+
+static bool recv_ready(const struct shmk_ring_view *rv)
+{
+	__u64 pos = READ_ONCE(rv->ring->head);
+	struct shmk_slot *slot;
+	__u32 i;
+	__s32 ahead;
+	__u64 p;
+
+	for (i = 0; i <= 1U << rv->capacity_shift; i++, pos++) {
+		slot = shmk_slot_at(rv, pos);
+		p = smp_load_acquire(&slot->p);
+		ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));
+		if (ahead < 0 || (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY))
+			return false;
+		if (ahead == 0 && SHMK_P_KIND(p) != SHMK_KIND_CLAIMED &&
+		    message_at(slot, p))
+			return true;
+	}
+	return false;
+}
+
+static bool send_ready(const struct shmk_ring_view *rv)
+{
+	__u64 pos = READ_ONCE(rv->ring->tail);
+	__u32 i;
+	__s32 ahead;
+	__u64 p;
+
+	for (i = 0; i <= 1U << rv->capacity_shift; i++, pos++) {
+		p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);
+		ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));
+		if (ahead < 0)
+			return false;
+		if (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY)
+			return true;
+	}
+	return false;
+}
+
+bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side)
+{
+	return side == SHMK_SIDE_RECV ? recv_ready(rv) : send_ready(rv);
+}
+
+/* -------------------------------------------------------------- spans -- */
+
+struct span_entry {
+	struct shmk_span *span;
+	__u32 index, gen, nr;
+};
+
+static bool span_entry(const struct shmk_view *view,
+		       const struct shmk_entry *entry, struct span_entry *e)
+{
+	__u64 what = READ_ONCE(entry->what);
+	__u64 nr = SHMK_WHERE_POS(READ_ONCE(entry->where));
+
+	e->index = SHMK_WHAT_BLOCK(what);
+	e->gen = SHMK_WHAT_GEN(what) & 0xffff;
+	if (e->index >= view->nr_spans)
+		return false;
+	e->nr = nr > view->nr_spans - e->index ? view->nr_spans - e->index : (__u32)nr;
+	e->span = &view->spans[e->index];
+	return true;
+}
+
+static bool owned_by(__u64 word, __u32 gen, __u32 peer)
+{
+	return SHMK_SPAN_OWNER(word) == peer && SHMK_SPAN_GEN(word) == gen &&
+	       SHMK_SPAN_KIND(word) != SHMK_SPAN_TAIL;
+}
+
+/*
+ * Unlocks blocks that a thief had locked. A thief that gave up leaves their
+ * generation (the owner's private list still names it), a new owner raises it
+ * (nobody's list may name them any more).
+ * Returns whether all blocks of the span are free.
+ */
+static bool span_unlock(const struct shmk_view *view, __u32 index, __u64 word,
+			__u32 raise)
+{
+	__u32 first = index << SHMK_SPAN_UNITS_SHIFT;
+	__u32 step = SHMK_SPAN_KIND(word) == SHMK_SPAN_CUT ?
+		     shmk_class_units(SHMK_SPAN_CLASS(word) % SHMK_CLASSES) :
+		     SHMK_SPAN_UNITS;
+	bool empty = true;
+	__u32 i;
+
+	for (i = 0; i + step <= SHMK_SPAN_UNITS; i += step) {
+		__u64 *at = &view->blocks[first + i].word;
+		__u64 w = READ_ONCE(*at);
+
+		if (SHMK_BLOCK_STATE(w) == SHMK_BLOCK_GONE)
+			cas(at, w, SHMK_BLOCK_WORD(SHMK_BLOCK_GEN(w) + raise,
+						   SHMK_BLOCK_FREE));
+		else if (SHMK_BLOCK_STATE(w) != SHMK_BLOCK_FREE)
+			empty = false;
+	}
+	return empty;
+}
+
+static void span_release(const struct shmk_view *view, __u32 index, __u64 word)
+{
+	if (cas(&view->spans[index].word, word,
+		SHMK_SPAN_WORD(SHMK_SPAN_GEN(word), 0, 0, 0, SHMK_SPAN_FREE)))
+		map_set(view->free_map, index);
+}
+
+/* A run that was being put together or given back: tails first, the head last. */
+static void settle_gather(const struct shmk_view *view, __u32 peer,
+			  const struct shmk_entry *entry)
+{
+	struct span_entry e;
+	__u64 head, tail;
+	__u32 i;
+
+	if (!span_entry(view, entry, &e))
+		return;
+	head = READ_ONCE(e.span->word);
+	if (!owned_by(head, e.gen, peer) || SHMK_SPAN_KIND(head) == SHMK_SPAN_CUT)
+		return;
+	for (i = 1; i < e.nr; i++) {
+		tail = READ_ONCE(e.span[i].word);
+		if (SHMK_SPAN_KIND(tail) == SHMK_SPAN_TAIL &&
+		    SHMK_SPAN_HEAD(tail) == e.index)
+			span_release(view, e.index + i, tail);
+		else
+			map_set(view->free_map, e.index + i);
+	}
+	span_release(view, e.index, head);
+}
+
+/* A thief that had not got the span gives up; one that had becomes a plain owner. */
+static void settle_seizing(const struct shmk_view *view, __u32 peer,
+			   struct shmk_entry *entry)
+{
+	struct span_entry e;
+	__u64 word, new;
+	int tries;
+
+	if (!span_entry(view, entry, &e))
+		return;
+	word = READ_ONCE(e.span->word);
+	if (owned_by(word, (e.gen + 1) & 0xffff, peer)) {
+		WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_SPAN, e.index,
+						  (e.gen + 1) & 0xffff));
+		return;
+	}
+	if (SHMK_SPAN_KIND(word) == SHMK_SPAN_TAIL || SHMK_SPAN_THIEF(word) != peer)
+		return;
+	span_unlock(view, e.index, word, 0);
+	for (tries = 0; tries < TRIES; tries++) {
+		/* The owner may die or leave meanwhile and drop its name. */
+		word = READ_ONCE(e.span->word);
+		if (SHMK_SPAN_KIND(word) == SHMK_SPAN_TAIL ||
+		    SHMK_SPAN_THIEF(word) != peer)
+			break;
+		new = word & ~((__u64)0xffff << 16);
+		if (cas(&e.span->word, word, new))
+			break;
+	}
+	map_set(view->stale_map, e.index);
+}
+
+/* Empty goes back to the pool, else it becomes an orphan that others adopt. */
+void shmk_settle_span(const struct shmk_view *view, __u32 peer,
+		      struct shmk_entry *entry)
+{
+	struct span_entry e;
+	__u64 word, new;
+	int tries;
+
+	if (SHMK_WHAT_OP(READ_ONCE(entry->what)) != SHMK_OP_SPAN)
+		return;
+	for (tries = 0; span_entry(view, entry, &e) && tries < TRIES; tries++) {
+		word = READ_ONCE(e.span->word);
+		if (!owned_by(word, e.gen, peer))
+			break;
+		if (!SHMK_SPAN_THIEF(word) && span_unlock(view, e.index, word, 1)) {
+			/* GATHER locks thieves out while the tails go. */
+			new = SHMK_SPAN_WORD(e.gen, peer, 0, 0, SHMK_SPAN_GATHER);
+			if (!cas(&e.span->word, word, new))
+				continue;
+			WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_GATHER, e.index, e.gen));
+			barrier();
+			settle_gather(view, peer, entry);
+			break;
+		}
+		new = word & ~((__u64)0xffff << 32);
+		if (cas(&e.span->word, word, new)) {
+			map_set(view->stale_map, e.index);
+			break;
+		}
+	}
+	WRITE_ONCE(entry->what, SHMK_OP_NONE);
+}
+
+void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
+		       struct shmk_settled *usage)
+{
+	__u32 s, i, step, kind;
+	__u64 word;
+
+	for (s = first; s < end; s++) {
+		word = READ_ONCE(view->spans[s].word);
+		kind = SHMK_SPAN_KIND(word);
+		if (kind != SHMK_SPAN_CUT && kind != SHMK_SPAN_RUN)
+			continue;
+		step = kind == SHMK_SPAN_RUN ? SHMK_SPAN_UNITS :
+		       shmk_class_units(SHMK_SPAN_CLASS(word) % SHMK_CLASSES);
+		for (i = 0; i + step <= SHMK_SPAN_UNITS; i += step) {
+			__u32 block = (s << SHMK_SPAN_UNITS_SHIFT) + i;
+			__u64 w = READ_ONCE(view->blocks[block].word);
+
+			if (SHMK_BLOCK_STATE(w) != SHMK_BLOCK_USED)
+				continue;
+			usage->blocks++;
+			usage->bytes += shmk_block_room(view, block);
+		}
+	}
+}
+
+/* ------------------------------------------------------------ entries -- */
+
+int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
+		      struct shmk_entry *entry, struct shmk_settled *settled)
+{
+	__u64 where = READ_ONCE(entry->where);
+	__u32 op = SHMK_WHAT_OP(READ_ONCE(entry->what));
+	__u32 id = SHMK_WHERE_QUEUE(where);
+	struct shmk_ring_view rv = { .slots = NULL };
+	int bell = SHMK_SETTLE_NO_BELL;
+
+	if (op == SHMK_OP_NONE)
+		return bell;
+	settled->entries++;
+	if (op == SHMK_OP_SPAN)
+		return bell;
+	if ((op >= SHMK_OP_SENDING && op <= SHMK_OP_CLAIMING) || op == SHMK_OP_WAITING) {
+		if (id < view->nr_queues) {
+			view->queue(view, id, &rv);
+			if (rv.slots)
+				bell = (int)id;
+		}
+	}
+	switch (op) {
+	case SHMK_OP_HELD:
+		settle_held(view, entry, settled);
+		break;
+	case SHMK_OP_SENDING:
+		settle_sending(view, &rv, entry, settled);
+		break;
+	case SHMK_OP_TAKING:
+		settle_taking(view, peer, &rv, entry, settled);
+		break;
+	case SHMK_OP_TAKEN:
+		settle_taken(view, peer, &rv, entry, settled);
+		break;
+	case SHMK_OP_CLAIMING:
+		settle_claiming(peer, &rv, entry);
+		break;
+	case SHMK_OP_GATHER:
+		settle_gather(view, peer, entry);
+		break;
+	case SHMK_OP_SEIZING:
+		settle_seizing(view, peer, entry);
+		break;
+	default:
+		break;
+	}
+	if (SHMK_WHAT_OP(READ_ONCE(entry->what)) != SHMK_OP_SPAN)
+		WRITE_ONCE(entry->what, SHMK_OP_NONE);
+	return bell;
+}
