@@ -32,6 +32,11 @@ static inline __u64 shmk_cmpxchg(__u64 *p, __u64 old, __u64 new)
 #define cmpxchg(p, o, n)	shmk_cmpxchg((p), (o), (n))
 #define xchg(p, v)		__atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
 
+static inline bool cas(__u64 *p, __u64 old, __u64 new)
+{
+	return shmk_cmpxchg(p, old, new) == old;
+}
+
 static inline void cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
