@@ -55,10 +55,17 @@ static void map_set(__u64 *map, __u32 bit)
 		word_or(&map[bit >> 6], mask);
 }
 
+/* Makes thieves look at a span. */
+void shmk_span_hint(const struct shmk_view *view, __u32 span)
+{
+	WRITE_ONCE(view->spans[span].changed, 1);
+	map_set(view->stale_map, span);
+}
+
 /*
- * Says that a block became free behind its owner's back. Both hints are set
- * whatever the other says: the peer whose ledger we read may have died between
- * the two.
+ * Says that a block became free behind its owner's back. All hints are set
+ * whatever the others say: the peer whose ledger we read may have died between
+ * them.
  */
 void shmk_block_hint(const struct shmk_view *view, __u32 block)
 {
@@ -67,7 +74,7 @@ void shmk_block_hint(const struct shmk_view *view, __u32 block)
 
 	if (!(READ_ONCE(view->spans[s].freed) & bit))
 		word_or(&view->spans[s].freed, bit);
-	map_set(view->stale_map, s);
+	shmk_span_hint(view, s);
 }
 
 static __u64 span_bytes(const struct shmk_view *view)
@@ -352,6 +359,13 @@ static bool owned_by(__u64 word, __u32 gen, __u32 peer)
 	       SHMK_SPAN_KIND(word) != SHMK_SPAN_TAIL;
 }
 
+static bool thief_of(__u64 word, __u32 peer)
+{
+	return SHMK_SPAN_THIEF(word) == peer &&
+	       (SHMK_SPAN_KIND(word) == SHMK_SPAN_CUT ||
+		SHMK_SPAN_KIND(word) == SHMK_SPAN_RUN);
+}
+
 /*
  * Unlocks blocks that a thief had locked. A thief that gave up leaves their
  * generation (the owner's private list still names it), a new owner raises it
@@ -388,28 +402,35 @@ static void span_release(const struct shmk_view *view, __u32 index, __u64 word)
 		map_set(view->free_map, index);
 }
 
-/* A run that was being put together or given back: tails first, the head last. */
+/*
+ * A run that was being put together or given back: tails first, the head last.
+ * What is not ours gets its hint all the same, the dead one may just have
+ * cleared it. A wrong hint costs a look.
+ */
 static void settle_gather(const struct shmk_view *view, __u32 peer,
 			  const struct shmk_entry *entry)
 {
 	struct span_entry e;
 	__u64 head, tail;
+	bool mine;
 	__u32 i;
 
 	if (!span_entry(view, entry, &e))
 		return;
 	head = READ_ONCE(e.span->word);
-	if (!owned_by(head, e.gen, peer) || SHMK_SPAN_KIND(head) == SHMK_SPAN_CUT)
-		return;
+	mine = owned_by(head, e.gen, peer) && SHMK_SPAN_KIND(head) != SHMK_SPAN_CUT;
 	for (i = 1; i < e.nr; i++) {
 		tail = READ_ONCE(e.span[i].word);
-		if (SHMK_SPAN_KIND(tail) == SHMK_SPAN_TAIL &&
+		if (mine && SHMK_SPAN_KIND(tail) == SHMK_SPAN_TAIL &&
 		    SHMK_SPAN_HEAD(tail) == e.index)
 			span_release(view, e.index + i, tail);
 		else
 			map_set(view->free_map, e.index + i);
 	}
-	span_release(view, e.index, head);
+	if (mine)
+		span_release(view, e.index, head);
+	else
+		map_set(view->free_map, e.index);
 }
 
 /* A thief that had not got the span gives up; one that had becomes a plain owner. */
@@ -428,20 +449,16 @@ static void settle_seizing(const struct shmk_view *view, __u32 peer,
 						  (e.gen + 1) & 0xffff));
 		return;
 	}
-	if (SHMK_SPAN_KIND(word) == SHMK_SPAN_TAIL || SHMK_SPAN_THIEF(word) != peer)
-		return;
-	span_unlock(view, e.index, word, 0);
-	for (tries = 0; tries < TRIES; tries++) {
+	if (thief_of(word, peer))
+		span_unlock(view, e.index, word, 0);
+	for (tries = 0; thief_of(word, peer) && tries < TRIES; tries++) {
 		/* The owner may die or leave meanwhile and drop its name. */
-		word = READ_ONCE(e.span->word);
-		if (SHMK_SPAN_KIND(word) == SHMK_SPAN_TAIL ||
-		    SHMK_SPAN_THIEF(word) != peer)
-			break;
 		new = word & ~((__u64)0xffff << 16);
 		if (cas(&e.span->word, word, new))
 			break;
+		word = READ_ONCE(e.span->word);
 	}
-	map_set(view->stale_map, e.index);
+	shmk_span_hint(view, e.index);
 }
 
 /* Empty goes back to the pool, else it becomes an orphan that others adopt. */
@@ -456,8 +473,11 @@ void shmk_settle_span(const struct shmk_view *view, __u32 peer,
 		return;
 	for (tries = 0; span_entry(view, entry, &e) && tries < TRIES; tries++) {
 		word = READ_ONCE(e.span->word);
-		if (!owned_by(word, e.gen, peer))
+		if (!owned_by(word, e.gen, peer)) {
+			map_set(view->free_map, e.index);
+			shmk_span_hint(view, e.index);
 			break;
+		}
 		if (!SHMK_SPAN_THIEF(word) && span_unlock(view, e.index, word, 1)) {
 			/* GATHER locks thieves out while the tails go. */
 			new = SHMK_SPAN_WORD(e.gen, peer, 0, 0, SHMK_SPAN_GATHER);
@@ -470,7 +490,7 @@ void shmk_settle_span(const struct shmk_view *view, __u32 peer,
 		}
 		new = word & ~((__u64)0xffff << 32);
 		if (cas(&e.span->word, word, new)) {
-			map_set(view->stale_map, e.index);
+			shmk_span_hint(view, e.index);
 			break;
 		}
 	}

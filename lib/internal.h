@@ -81,8 +81,9 @@ struct shmk {
 	bool			no_uring;
 
 	struct lock		lock;		/* entries, heap */
-	uint32_t		*free_entries;	/* stack */
+	uint32_t		*free_entries;	/* stack of used ones */
 	uint32_t		nr_free_entries;
+	uint32_t		fresh_entry;	/* from here on none was ever used */
 	struct span_heap	*heap;
 
 	atomic_int		interrupted;
@@ -117,9 +118,16 @@ struct shmk_queue {
 	struct shmk_queue	*next;
 };
 
-/* peer.c: entries of the own ledger */
-int entry_get(struct shmk *s, uint32_t *index);		/* -ENOBUFS */
-void entry_put(struct shmk *s, uint32_t index);		/* sets NONE */
+/*
+ * ledger.c: entries of the own ledger. -ENOBUFS when all are in use. put() sets
+ * NONE. _locked: s->lock is held.
+ */
+int ledger_init(struct shmk *s);
+void ledger_exit(struct shmk *s);
+int entry_get_locked(struct shmk *s, uint32_t *index);
+void entry_put_locked(struct shmk *s, uint32_t index);
+int entry_get(struct shmk *s, uint32_t *index);
+void entry_put(struct shmk *s, uint32_t index);
 
 static inline struct shmk_entry *entry_at(struct shmk *s, uint32_t index)
 {
@@ -144,13 +152,16 @@ static inline void entry_what(struct shmk *s, uint32_t index, __u64 what)
 	barrier();
 }
 
-/* block.c */
+/* block.c. The two of blocks under s->lock. */
 int heap_init(struct shmk *s);
 void heap_exit(struct shmk *s);
-int block_alloc(struct shmk *s, size_t len, size_t align, uint32_t entry,
-		uint32_t *block, uint32_t *gen, size_t *room);
-void block_free(struct shmk *s, uint32_t block, uint32_t gen, uint32_t entry);
-size_t block_room(struct shmk *s, uint32_t block);
+/*
+ * A block of at least @len bytes, USED, with HELD in @entry. -ENOMEM, -E2BIG.
+ */
+int block_alloc_locked(struct shmk *s, size_t len, size_t align, uint32_t entry,
+		       uint32_t *block, uint32_t *gen);
+/* Of a block that this peer holds by @entry; the entry goes too. */
+void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t entry);
 
 static inline void *block_data(struct shmk *s, uint32_t block)
 {

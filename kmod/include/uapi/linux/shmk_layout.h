@@ -190,15 +190,19 @@ enum shmk_span_kind {
  * thief: a peer that tries to empty the span under its owner (see block.c).
  * freed: a hint for the owner: bit i set means a block among units
  *        4i .. 4i+3 was freed by somebody else.
- * The two bitmaps of the control region have a bit per span:
- * free_map, a hint "FREE"; stale_map, a hint "has blocks that were freed, but
- * not by its owner, or is an orphan".
+ * changed: a hint for thieves: nonzero means that it is worth while to look
+ *        (again) whether all blocks are free.
+ * The two bitmaps of the control region have a bit per span, free_map, a hint
+ * "FREE", and stale_map, a hint "changed, or an orphan". Nothing of a hint is
+ * lost by a death: the ledger of who was about to set or clear it names the
+ * span, and its settler sets it.
  */
 struct shmk_span {
 	__u64	word;
 	__u64	freed;
+	__u64	changed;
 	__u64	nr_spans;	/* of the run */
-	__u64	reserved[5];
+	__u64	reserved[4];
 };
 
 #define SHMK_SPAN_KIND(w)	((__u32)(w) & 0xff)
@@ -326,9 +330,7 @@ struct shmk_ring {
 /* ------------------------------------------------------------ control -- */
 
 struct shmk_control {
-	__u64	span_rotor;	/* hint: where to look for a free span */
-	__u64	pad0[7];
-	__u64	reserved[24];
+	__u64	reserved[32];
 };
 
 #endif
