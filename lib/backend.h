@@ -32,7 +32,7 @@ struct shmk_backend {
 
 	/*
 	 * Maps all regions and fills s->status, ledger, ledgers, control, data,
-	 * self, gen, rdonly and s->priv. One try: waiting for the pool is the
+	 * self, gen, nr_entries and s->priv. One try: waiting for the pool is the
 	 * caller's. Unwinds on failure.
 	 */
 	int (*attach)(struct shmk *s, const char *name, const struct shmk_attach_opts *opts);
@@ -42,7 +42,7 @@ struct shmk_backend {
 	 */
 	void (*detach)(struct shmk *s, bool forget);
 	int (*pool_info)(struct shmk *s, struct shmk_pool_info *info);
-	int (*pool_fd)(struct shmk *s);
+	int (*pool_fd)(const struct shmk *s);	/* NULL: there are none */
 
 	/* As the ioctls of <linux/shmk.h>. */
 	int (*peer_info)(struct shmk *s, struct shmk_peer_info *info);
@@ -58,8 +58,8 @@ struct shmk_backend {
 	int (*side_fd)(struct shmk *s, __u32 queue, __u32 side, short *events);
 	/*
 	 * Take back what earlier bells left readable in a side's fd; a no-op for
-	 * the module, whose fds compute their answer. Called with the waiters
-	 * word set, and followed by another look at the ring.
+	 * the module, whose fds compute their answer. Called before the waiters
+	 * word is set and the ring is looked at once more.
 	 */
 	void (*side_drain)(struct shmk *s, int fd);
 	int (*bell)(struct shmk *s, const struct shmk_bell_one *bells, unsigned int nr);

@@ -9,6 +9,7 @@
 #ifndef SHMK_INTERNAL_H
 #define SHMK_INTERNAL_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -27,6 +28,14 @@
 
 #define likely(x)	__builtin_expect(!!(x), 1)
 #define unlikely(x)	__builtin_expect(!!(x), 0)
+
+/* First in a public function that calls into libc: errno stays the caller's. */
+static inline void errno_restore(const int *saved)
+{
+	errno = *saved;
+}
+#define ERRNO_KEPT \
+	const int errno_saved __attribute__((cleanup(errno_restore))) = errno
 
 struct span_heap;	/* block.c */
 struct waiter;		/* wait.c */
@@ -88,15 +97,26 @@ struct shmk {
 
 	atomic_int		interrupted;
 	int			interrupt_fd;	/* eventfd, readable while interrupted */
-	struct waiter		*waiters;	/* idle ones; under lock */
+	struct waiter		*waiters;	/* uring.c: idle ones; under lock */
+	uint32_t		spin_max_ns;	/* 0: never spin */
+	bool			spin_adapts;
+	int64_t			next_reap;	/* now_ns() */
+	uint64_t		last_serial;	/* of side_fd; under lock */
 	void			*events;	/* the stream of shmk_event_next() */
 	struct shmk_queue	*queues;	/* open ones; under lock */
 };
 
 struct side_fd {
-	int	fd;		/* -1: not made yet */
-	short	events;
-	bool	exported;	/* the caller polls it: -EAGAIN must arm it */
+	int		fd;		/* -1: not made yet; made by side_open() */
+	short		events;
+	bool		exported;	/* the caller polls it: -EAGAIN must arm it */
+	uint64_t	serial;		/* names the fd; never used again */
+};
+
+/* Is spinning worth while? A failure makes more and more waits do without. */
+struct spin {
+	uint8_t		skip;		/* so many waits do not spin */
+	uint8_t		penalty;	/* so many it will be after the next failure */
 };
 
 struct shmk_queue {
@@ -112,6 +132,7 @@ struct shmk_queue {
 	uint64_t		tail;		/* where this handle last sent: a start to look from */
 	uint64_t		head;
 	struct side_fd		side[2];	/* under shmk->lock while being made */
+	struct spin		spin[2];	/* hints */
 	uint64_t		nr[2];		/* messages received, sent by this handle */
 	uint64_t		nr_sleeps;
 	uint64_t		nr_bells;
@@ -169,8 +190,10 @@ static inline void *block_data(struct shmk *s, uint32_t block)
 }
 
 /* wait.c */
-int wait_init(struct shmk *s);
+int wait_init(struct shmk *s);		/* sets all that is wait.c's in struct shmk */
 void wait_exit(struct shmk *s);
+/* Before @q goes: closes its side fds, takes its polls back. */
+void wait_forget(struct shmk_queue *q);
 /*
  * Until the side of @q is ready: 0, -ETIMEDOUT, -EAGAIN (SHMK_TRY), -EINTR.
  * Only says that another look is worth while.
@@ -178,8 +201,33 @@ void wait_exit(struct shmk *s);
 int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline);
 /* Of a non-blocking call that found nothing: 0 if there is something after all. */
 int wait_arm(struct shmk_queue *q, uint32_t side);
-/* Rings the bell of a side if its waiters word is set. @entry names the queue in the ledger. */
-void wait_wake(struct shmk_queue *q, uint32_t side);
+void wait_bell(struct shmk_queue *q, uint32_t side);
+
+static inline __u64 *waiters_word(struct shmk_queue *q, uint32_t side)
+{
+	struct shmk_ring *ring = q->rv.ring;
+
+	return side == SHMK_SIDE_RECV ? &ring->waiters_recv : &ring->waiters_send;
+}
+
+/*
+ * Rings the bell of a side if its waiters word is set. To be called after the
+ * store that made the side ready, while an entry of the own ledger still names
+ * the queue. wait_wake_ordered(): that store was followed by a full fence, or
+ * was a compare-and-swap; then this is one load. See P1 in wait.c.
+ */
+static inline void wait_wake_ordered(struct shmk_queue *q, uint32_t side)
+{
+	if (unlikely(READ_ONCE(*waiters_word(q, side))))
+		wait_bell(q, side);
+}
+
+static inline void wait_wake(struct shmk_queue *q, uint32_t side)
+{
+	smp_mb();	/* P1 */
+	wait_wake_ordered(q, side);
+}
+
 /* Until @ready(s, arg) is true, looked at after each event of the pool. */
 int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *arg,
 	       int64_t deadline);
@@ -187,5 +235,11 @@ int64_t now_ns(void);
 
 /* pool.c */
 int uri_parse(const char *uri, const struct shmk_backend **backend, const char **name);
+bool name_valid(const char *name);
+/* A shared mapping that fork does not copy; *(void **)@out is its address. */
+int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out);
+int status_check(const struct shmk_status *status);	/* -EPROTO */
+/* Fills s->view and s->data_bytes from s->status and s->control. */
+void view_init(struct shmk *s);
 
 #endif
