@@ -10,6 +10,7 @@
 #define SHMK_INTERNAL_H
 
 #include <errno.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -28,6 +29,14 @@
 
 #define likely(x)	__builtin_expect(!!(x), 1)
 #define unlikely(x)	__builtin_expect(!!(x), 0)
+
+/* First in a public function that calls into libc: errno stays the caller's. */
+static inline void errno_restore(const int *saved)
+{
+	errno = *saved;
+}
+#define ERRNO_KEPT \
+	const int errno_saved __attribute__((cleanup(errno_restore))) = errno
 
 /* First in a public function that calls into libc: errno stays the caller's. */
 static inline void errno_restore(const int *saved)
@@ -235,6 +244,12 @@ int64_t now_ns(void);
 
 /* pool.c */
 int uri_parse(const char *uri, const struct shmk_backend **backend, const char **name);
+bool name_valid(const char *name);
+/* A shared mapping that fork does not copy; *(void **)@out is its address. */
+int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out);
+int status_check(const struct shmk_status *status);	/* -EPROTO */
+/* Fills s->view and s->data_bytes from s->status and s->control. */
+void view_init(struct shmk *s);
 bool name_valid(const char *name);
 /* A shared mapping that fork does not copy; *(void **)@out is its address. */
 int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out);
