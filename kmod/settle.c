@@ -372,8 +372,8 @@ static bool thief_of(__u64 word, __u32 peer)
  * (nobody's list may name them any more).
  * Returns whether all blocks of the span are free.
  */
-static bool span_unlock(const struct shmk_view *view, __u32 index, __u64 word,
-			__u32 raise)
+bool shmk_span_unlock(const struct shmk_view *view, __u32 index, __u64 word,
+		      __u32 raise)
 {
 	__u32 first = index << SHMK_SPAN_UNITS_SHIFT;
 	__u32 step = SHMK_SPAN_KIND(word) == SHMK_SPAN_CUT ?
@@ -407,8 +407,8 @@ static void span_release(const struct shmk_view *view, __u32 index, __u64 word)
  * What is not ours gets its hint all the same, the dead one may just have
  * cleared it. A wrong hint costs a look.
  */
-static void settle_gather(const struct shmk_view *view, __u32 peer,
-			  const struct shmk_entry *entry)
+void shmk_span_scatter(const struct shmk_view *view, __u32 peer,
+		       const struct shmk_entry *entry)
 {
 	struct span_entry e;
 	__u64 head, tail;
@@ -450,7 +450,7 @@ static void settle_seizing(const struct shmk_view *view, __u32 peer,
 		return;
 	}
 	if (thief_of(word, peer))
-		span_unlock(view, e.index, word, 0);
+		shmk_span_unlock(view, e.index, word, 0);
 	for (tries = 0; thief_of(word, peer) && tries < TRIES; tries++) {
 		/* The owner may die or leave meanwhile and drop its name. */
 		new = word & ~((__u64)0xffff << 16);
@@ -478,14 +478,14 @@ void shmk_settle_span(const struct shmk_view *view, __u32 peer,
 			shmk_span_hint(view, e.index);
 			break;
 		}
-		if (!SHMK_SPAN_THIEF(word) && span_unlock(view, e.index, word, 1)) {
+		if (!SHMK_SPAN_THIEF(word) && shmk_span_unlock(view, e.index, word, 1)) {
 			/* GATHER locks thieves out while the tails go. */
 			new = SHMK_SPAN_WORD(e.gen, peer, 0, 0, SHMK_SPAN_GATHER);
 			if (!cas(&e.span->word, word, new))
 				continue;
 			WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_GATHER, e.index, e.gen));
 			barrier();
-			settle_gather(view, peer, entry);
+			shmk_span_scatter(view, peer, entry);
 			break;
 		}
 		new = word & ~((__u64)0xffff << 32);
@@ -562,7 +562,7 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 		settle_claiming(peer, &rv, entry);
 		break;
 	case SHMK_OP_GATHER:
-		settle_gather(view, peer, entry);
+		shmk_span_scatter(view, peer, entry);
 		break;
 	case SHMK_OP_SEIZING:
 		settle_seizing(view, peer, entry);

@@ -104,6 +104,10 @@ bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side);
 bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen);
 void shmk_span_hint(const struct shmk_view *view, __u32 span);
 void shmk_block_hint(const struct shmk_view *view, __u32 block);
+void shmk_span_scatter(const struct shmk_view *view, __u32 peer,
+		       const struct shmk_entry *entry);
+bool shmk_span_unlock(const struct shmk_view *view, __u32 index, __u64 word,
+		      __u32 raise);
 __u64 shmk_block_room(const struct shmk_view *view, __u32 block);
 
 static inline struct shmk_slot *shmk_slot_at(const struct shmk_ring_view *rv, __u64 pos)

@@ -279,7 +279,8 @@ SHMK_API int shmk_event_next(struct shmk *s, struct shmk_event *event);
  * struct shmk_msg - a message that this process holds
  * @data: where; in the pool, or in @small for an inline one
  * @len: bytes of payload; set it (or shmk_resize()) before sending
- * @room: bytes that may be used at @data
+ * @room: bytes that may be used at @data; of a received message just @len,
+ *	shmk_resize() finds out whether there is more
  *
  * Do not copy the struct; shmk_msg_move() does. All other members are the
  * library's. A struct that holds nothing has data == NULL.
