@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
+/*
+ * wait.c - spinning, sleeping and waking.
+ *
+ * Vocabulary
+ *   side     of a queue: receivers sleep on one, senders on the other.
+ *   ready    there is something to do for the side (shmk_ring_ready()).
+ *   word     the side's waiters word in the ring; nonzero: ring the bell.
+ *   fd       of the side. The module computes its poll answer from the slots
+ *            (and sets the word itself when it is polled and finds nothing); on
+ *            the local backend it is a pipe, and the bell a byte in it.
+ *   bell     makes the fd readable for all who poll it, in all processes.
+ *
+ * Who publishes (makes a side ready)		Who wants to sleep
+ *	P0  the store or CAS in the slot		S0  take back old bytes (drain)
+ *	P1  full fence				S1  word = 1
+ *	P2  word != 0?				S2  full fence
+ *	P3  xchg(word, 0) was 1?			S3  ready? then ring (P3, P4), go
+ *	P4  bell					S4  poll
+ *						S5  ready? then go. Else from S0.
+ *
+ * P1 pairs with S2 (store, fence, load on both sides): either S3 sees what P0
+ * stored, or P2 sees what S1 stored or what somebody else made of it.
+ *
+ * No wake-up is lost. Claim: whenever a side is ready and somebody sleeps in S4
+ * on an empty fd, then either the word is set and a publisher has still to come
+ * to P2, or somebody is between P3 and P4, or between S0 and S3.
+ *   - One sleeper S, whose S3 found nothing. The publication that makes the side
+ *     ready comes after that, so its P2 sees the word as S1 left it, or as 0,
+ *     because another publisher Q did P3 after S1. Then Q's bell comes after S1,
+ *     and so after S0: S itself has not taken its byte. (With the drain behind
+ *     S1 it could have: Q's message is gone to a third, Q's byte drained, the
+ *     word 0, and the next publisher rings nobody.)
+ *   - Another, A, may take that byte in its S0. A then sets the word again, and
+ *     looks: what came before A's look makes A ring in S3, what comes after it
+ *     finds the word set. That is the second half of S3: who drained and did
+ *     not go to sleep gives back what it may have taken from others.
+ *   - A bell wakes all sleepers of the side and nobody takes its byte by
+ *     waking (S5 does not drain). A sleeper that is woken and leaves (deadline,
+ *     interrupt) therefore leaves nothing undone; each of the others looks for
+ *     itself.
+ *   - io_uring's multishot poll tells each bell once, not a level. The fd is
+ *     empty after S0, and every byte after that is a new completion.
+ *
+ * If one dies
+ *   after P0, P3: its SENDING, TAKING or TAKEN entry names the queue until P4 is
+ *     done, and a settler rings both its sides without looking at the word.
+ *   after S0, before S3 is done: a WAITING entry does the same.
+ *   in S4: the word stays set, the next publisher rings in vain, once.
+ * Without a free ledger entry nobody may drain: then a sleeper looks every
+ * millisecond instead.
+ *
+ * The word is 1 only while somebody is about to sleep or sleeps, so nobody pays
+ * for a bell while both sides are awake.
+ *
+ * Sleeping is one system call: ppoll(2), or io_uring_enter(2) in a ring of the
+ * library's own (uring.c), by SHMK_WAIT=poll|uring in the environment.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "wait.h"
+
+#define NS_PER_US	1000LL
+#define NS_PER_MS	1000000LL
+#define NS_PER_S	1000000000LL
+
+#define SPIN_ADAPTED_NS	(50 * NS_PER_US)
+#define SPIN_FIRST	64	/* looks before the clock is read; a few us */
+#define SPIN_PENALTY	127
+#define NO_ENTRY_NS	NS_PER_MS
+
+/* -------------------------------------------------------------- clock -- */
+
+int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NS_PER_S + ts.tv_nsec;
+}
+
+int64_t shmk_deadline_ms(int64_t ms)
+{
+	int64_t ns;
+
+	if (ms == 0)
+		return SHMK_TRY;
+	if (ms < 0 || __builtin_mul_overflow(ms, NS_PER_MS, &ns) ||
+	    __builtin_add_overflow(ns, now_ns(), &ns))
+		return SHMK_FOREVER;
+	return ns;
+}
+
+/* ---------------------------------------------------------- interrupt -- */
+
+static bool interrupted(struct shmk *s)
+{
+	return atomic_load_explicit(&s->interrupted, memory_order_relaxed);
+}
+
+static void interrupt_raise(struct shmk *s)
+{
+	uint64_t one = 1;
+	ssize_t n = write(s->interrupt_fd, &one, sizeof(one));
+
+	(void)n;	/* EAGAIN: it is readable already */
+}
+
+/*
+ * Makes the fd unreadable. An interrupt may come in between: then the flag is
+ * set again (I1 pairs with I0: one of the two sees the other), and what was
+ * read is put back.
+ */
+static void interrupt_lower(struct shmk *s)
+{
+	uint64_t count;
+	ssize_t n = read(s->interrupt_fd, &count, sizeof(count));
+
+	(void)n;
+	smp_mb();	/* I1 */
+	if (interrupted(s))
+		interrupt_raise(s);
+}
+
+/* Flag first: who is woken by the fd must see it. */
+void shmk_interrupt(struct shmk *s)
+{
+	ERRNO_KEPT;
+
+	atomic_store(&s->interrupted, 1);	/* I0 */
+	interrupt_raise(s);
+}
+
+void shmk_resume(struct shmk *s)
+{
+	ERRNO_KEPT;
+
+	atomic_store(&s->interrupted, 0);
+	interrupt_lower(s);
+}
+
+/* -------------------------------------------------------------- locks -- */
+
+/*
+ * The holder runs a few dozen instructions or has lost its CPU; it may have a
+ * lower priority than we, so yielding alone is not enough.
+ */
+void lock_slow(struct lock *lock)
+{
+	const struct timespec nap = { .tv_nsec = 50 * NS_PER_US };
+	unsigned int tries = 0;
+
+	do {
+		while (atomic_load_explicit(&lock->held, memory_order_relaxed)) {
+			if (++tries < 200)
+				cpu_relax();
+			else if (tries < 250)
+				sched_yield();
+			else
+				clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+		}
+	} while (atomic_exchange_explicit(&lock->held, 1, memory_order_acquire));
+}
+
+/* ------------------------------------------------------------- waking -- */
+
+static bool side_ready(struct shmk_queue *q, uint32_t side)
+{
+	return shmk_ring_ready(&q->rv, side);
+}
+
+static void ring(struct shmk_queue *q, uint32_t side)
+{
+	const struct shmk_bell_one bell = { .id = q->id, .side = side };
+
+	q->shmk->backend->bell(q->shmk, &bell, 1);
+	__atomic_fetch_add(&q->nr_bells, 1, __ATOMIC_RELAXED);
+}
+
+/* P3, P4. The exchange lets one of several publishers ring. */
+void wait_bell(struct shmk_queue *q, uint32_t side)
+{
+	if (xchg(waiters_word(q, side), 0))
+		ring(q, side);
+}
+
+/* S1 .. S3 */
+static int arm(struct shmk_queue *q, uint32_t side)
+{
+	WRITE_ONCE(*waiters_word(q, side), 1);	/* S1 */
+	smp_mb();				/* S2, with P1 of who publishes */
+	return side_ready(q, side) ? 0 : -EAGAIN;
+}
+
+int side_arm(struct shmk_queue *q, uint32_t side)
+{
+	struct shmk *s = q->shmk;
+	uint32_t entry;
+	int ret = entry_get(s, &entry);
+
+	if (ret)
+		return ret;
+	entry_set(s, entry, SHMK_WHAT(SHMK_OP_WAITING, 0, 0), SHMK_WHERE(q->id, side));
+	s->backend->side_drain(s, q->side[side].fd);	/* S0 */
+	ret = arm(q, side);
+	if (!ret)
+		wait_bell(q, side);
+	entry_put(s, entry);
+	return ret;
+}
+
+/*
+ * Without an entry nothing may be taken away, neither bytes nor the word. The fd
+ * then may tell old news, but it tells all.
+ */
+static int arm_undrained(struct shmk_queue *q, uint32_t side)
+{
+	int ret = arm(q, side);
+
+	if (!ret)
+		ring(q, side);
+	return ret;
+}
+
+int wait_arm(struct shmk_queue *q, uint32_t side)
+{
+	ERRNO_KEPT;
+	int ret;
+
+	if (likely(!READ_ONCE(q->side[side].exported)))
+		return -EAGAIN;
+	ret = side_arm(q, side);
+	if (ret == -ENOBUFS)
+		ret = arm_undrained(q, side);
+	return ret;
+}
+
+/* ----------------------------------------------------------- spinning -- */
+
+static bool spin_wanted(struct shmk *s, struct spin *spin)
+{
+	uint8_t skip;
+
+	if (!s->spin_max_ns)
+		return false;
+	if (!s->spin_adapts)
+		return true;
+	skip = READ_ONCE(spin->skip);
+	if (skip)
+		WRITE_ONCE(spin->skip, skip - 1);
+	return !skip;
+}
+
+/*
+ * Whoever waits long, or for one that needs this very CPU, spins in vain: 50 us
+ * in the first wait, in the third, the seventh ... and then in every 128th,
+ * which is how it finds out that times have changed.
+ */
+static void spin_learn(struct spin *spin, bool success)
+{
+	uint8_t penalty = READ_ONCE(spin->penalty);
+
+	if (success) {
+		if (penalty)
+			WRITE_ONCE(spin->penalty, 0);
+		return;
+	}
+	penalty = penalty < SPIN_PENALTY ? 2 * penalty + 1 : SPIN_PENALTY;
+	WRITE_ONCE(spin->penalty, penalty);
+	WRITE_ONCE(spin->skip, penalty);
+}
+
+static bool spin_some(struct shmk_queue *q, uint32_t side)
+{
+	for (int i = 0; i < SPIN_FIRST; i++) {
+		if (side_ready(q, side))
+			return true;
+		cpu_relax();
+	}
+	return false;
+}
+
+/* True when the side is ready. The interrupt and the deadline are for who sleeps. */
+static bool spin_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
+{
+	struct shmk *s = q->shmk;
+	struct spin *spin = &q->spin[side];
+	int64_t end;
+	bool success;
+
+	if (!spin_wanted(s, spin))
+		return false;
+	success = spin_some(q, side);
+	if (!success) {
+		end = now_ns() + s->spin_max_ns;
+		if (end > deadline)
+			end = deadline;
+		while (!(success = spin_some(q, side)))
+			if (interrupted(s) || now_ns() >= end)
+				break;
+	}
+	if (s->spin_adapts)
+		spin_learn(spin, success);
+	return success;
+}
+
+/* Another may use the only CPU instead; affinity is what it was at attach. */
+static bool one_cpu(void)
+{
+	cpu_set_t set;
+
+	return !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) == 1;
+}
+
+static void spin_init(struct shmk *s)
+{
+	s->spin_adapts = s->spin_us == 0;
+	s->spin_max_ns = SPIN_ADAPTED_NS;
+	if (s->spin_us < 0 || one_cpu())
+		s->spin_max_ns = 0;
+	else if (s->spin_us)
+		s->spin_max_ns = s->spin_us < NS_PER_S / NS_PER_US ?
+				 s->spin_us * NS_PER_US : NS_PER_S;
+}
+
+/* ----------------------------------------------------------- sleeping -- */
+
+static int poll_fds(struct pollfd *fds, nfds_t nr, int64_t timeout_ns)
+{
+	struct timespec ts = {
+		.tv_sec = timeout_ns / NS_PER_S,
+		.tv_nsec = timeout_ns % NS_PER_S,
+	};
+	int n = ppoll(fds, nr, timeout_ns < 0 ? NULL : &ts, NULL);
+
+	/* A signal is no reason to give up; the caller counts the time anew. */
+	if (n < 0)
+		return errno == EINTR || errno == ENOMEM ? 0 : -errno;
+	return n;
+}
+
+/* @fd may be -1. Returns WOKEN_*. */
+static int poll_sleep(struct shmk *s, int fd, short events, int64_t timeout_ns)
+{
+	struct pollfd fds[] = {
+		{ .fd = s->interrupt_fd, .events = POLLIN },
+		{ .fd = fd, .events = events },
+	};
+	int woken = 0, ret = poll_fds(fds, 2, timeout_ns);
+
+	if (ret <= 0)
+		return ret;
+	if (fds[0].revents)
+		woken |= WOKEN_INTERRUPT;
+	if (fds[1].revents & events)
+		woken |= WOKEN_SIDE;
+	else if (fds[1].revents)
+		woken |= WOKEN_GONE;
+	return woken;
+}
+
+/* Looks for the dead once in a slice. Returns when the next time is. */
+static int64_t reap(struct shmk *s, int64_t now)
+{
+	const int64_t slice = s->backend->wait_slice_ns;
+	int64_t next;
+
+	if (slice == INT64_MAX)
+		return slice;
+	next = READ_ONCE(s->next_reap);
+	if (now < next)
+		return next;
+	s->backend->reap(s);
+	next = now + slice;
+	WRITE_ONCE(s->next_reap, next);
+	return next;
+}
+
+/* 0: go on; or why a wait must end without having got anything. */
+static int wait_over(struct shmk *s, int64_t now, int64_t deadline)
+{
+	if (interrupted(s))
+		return -EINTR;
+	return now >= deadline ? -ETIMEDOUT : 0;
+}
+
+static int64_t timeout_until(int64_t now, int64_t when, int64_t deadline)
+{
+	if (when > deadline)
+		when = deadline;
+	if (when == INT64_MAX)
+		return -1;
+	return when > now ? when - now : 0;
+}
+
+static int sleep_fds(struct shmk_queue *q, uint32_t side, int64_t timeout_ns)
+{
+	struct shmk *s = q->shmk;
+	int ret;
+
+	if (!READ_ONCE(s->no_uring)) {
+		ret = uring_sleep(q, side, timeout_ns);
+		if (ret != -ENOSYS)
+			return ret;
+	}
+	return poll_sleep(s, q->side[side].fd, q->side[side].events, timeout_ns);
+}
+
+/* One sleep: 0, go and look again, or -errno. @armed is what side_arm() said. */
+static int sleep_once(struct shmk_queue *q, uint32_t side, int armed, int64_t timeout_ns)
+{
+	struct shmk *s = q->shmk;
+	int woken;
+
+	__atomic_fetch_add(&q->nr_sleeps, 1, __ATOMIC_RELAXED);
+	if (armed == -EAGAIN)
+		woken = sleep_fds(q, side, timeout_ns);
+	else
+		woken = poll_sleep(s, -1, 0, timeout_ns);
+	if (woken < 0)
+		return woken;
+	if ((woken & WOKEN_INTERRUPT) && !interrupted(s))
+		interrupt_lower(s);
+	return (woken & WOKEN_GONE) && !side_ready(q, side) ? -ESHUTDOWN : 0;
+}
+
+static int sleep_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
+{
+	struct shmk *s = q->shmk;
+	int64_t now, wake;
+	int ret = side_open(q, side);
+
+	while (!ret) {
+		now = now_ns();
+		ret = wait_over(s, now, deadline);
+		if (ret)
+			break;
+		wake = reap(s, now);
+		ret = side_arm(q, side);
+		if (!ret)
+			break;
+		if (ret == -ENOBUFS)
+			wake = now + NO_ENTRY_NS;
+		ret = sleep_once(q, side, ret, timeout_until(now, wake, deadline));
+		if (!ret && side_ready(q, side))		/* S5 */
+			break;
+	}
+	return ret;
+}
+
+int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
+{
+	ERRNO_KEPT;
+
+	if (deadline == SHMK_TRY)
+		return wait_arm(q, side);
+	if (spin_side(q, side, deadline))
+		return 0;
+	return sleep_side(q, side, deadline);
+}
+
+/* ------------------------------------------------------------- events -- */
+
+static void events_drain(struct shmk *s, void *stream)
+{
+	struct shmk_event event;
+
+	while (!s->backend->events_next(s, stream, &event))
+		;
+}
+
+/* The stream began before @ready() is asked, so nothing is missed in between. */
+static int sleep_event(struct shmk *s, void *stream,
+		       bool (*ready)(struct shmk *s, void *arg), void *arg, int64_t deadline)
+{
+	int fd = s->backend->events_fd(s, stream);
+	int64_t now, wake;
+	int ret;
+
+	if (fd < 0)
+		return fd;
+	for (;;) {
+		now = now_ns();
+		wake = reap(s, now);
+		events_drain(s, stream);
+		if (ready(s, arg))
+			return 0;
+		ret = wait_over(s, now, deadline);
+		if (ret)
+			return ret;
+		ret = poll_sleep(s, fd, POLLIN, timeout_until(now, wake, deadline));
+		if (ret < 0)
+			return ret;
+		if ((ret & WOKEN_INTERRUPT) && !interrupted(s))
+			interrupt_lower(s);
+	}
+}
+
+int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *arg,
+	       int64_t deadline)
+{
+	ERRNO_KEPT;
+	int ret;
+	void *stream;
+
+	if (ready(s, arg))
+		return 0;
+	if (deadline == SHMK_TRY)
+		return -EAGAIN;
+	ret = s->backend->events_open(s, &stream);
+	if (!ret) {
+		ret = sleep_event(s, stream, ready, arg, deadline);
+		s->backend->events_close(s, stream);
+	}
+	return ret;
+}
+
+/* --------------------------------------------------------------- life -- */
+
+/*
+ * poll is the default: it takes the same time, needs no memory and is nowhere
+ * forbidden (Documentation/performance.rst).
+ */
+static bool want_uring(void)
+{
+	const char *way = secure_getenv("SHMK_WAIT");
+	const char *no = secure_getenv("SHMK_NO_URING");
+
+	return way && !strcmp(way, "uring") && !(no && !strcmp(no, "1"));
+}
+
+int wait_init(struct shmk *s)
+{
+	s->waiters = NULL;
+	s->next_reap = 0;
+	s->last_serial = 0;
+	if (!want_uring())
+		s->no_uring = true;
+	spin_init(s);
+	atomic_init(&s->interrupted, 0);
+	s->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return s->interrupt_fd < 0 ? -errno : 0;
+}
+
+void wait_exit(struct shmk *s)
+{
+	ERRNO_KEPT;
+
+	uring_exit(s);
+	if (s->interrupt_fd >= 0)
+		close(s->interrupt_fd);
+	s->interrupt_fd = -1;
+}
+
+static void side_close(struct shmk *s, struct side_fd *side)
+{
+	if (side->fd < 0)
+		return;
+	uring_forget(s, side->serial);
+	close(side->fd);
+	side->fd = -1;
+	side->exported = false;
+}
+
+void wait_forget(struct shmk_queue *q)
+{
+	ERRNO_KEPT;
+
+	side_close(q->shmk, &q->side[SHMK_SIDE_RECV]);
+	side_close(q->shmk, &q->side[SHMK_SIDE_SEND]);
+}
