@@ -174,9 +174,12 @@ sparse:
 	$(if $(release),,$(error no kernel headers found))
 	$(call module_build,$(release),$(headers-$(release)),$(B)/sparse,C=2 CF=-Wsparse-error)
 
+checkpatch = perl $(SHMK_CACHE)/linux/scripts/checkpatch.pl --no-tree --no-summary --terse -f \
+	--max-line-length=100 --ignore=LINUX_VERSION_CODE,FILE_PATH_CHANGES
 style:
-	@perl $(SHMK_CACHE)/linux/scripts/checkpatch.pl --no-tree --no-summary --terse --strict -f \
-		--ignore=LINUX_VERSION_CODE,FILE_PATH_CHANGES $(module_src) $(lib_src) $(tool_src)
+	@$(checkpatch) --strict $(shell find kmod -name '*.[ch]'); status=$$?; \
+	$(checkpatch) --ignore=PREFER_KERNEL_TYPES $(wildcard lib/*.[ch] lib/include/*.h tools/*.[ch] \
+		selftests/*.[ch] selftests/vm/*.c) && exit $$status
 
 # ---- tests ----
 
