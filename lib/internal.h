@@ -10,7 +10,6 @@
 #define SHMK_INTERNAL_H
 
 #include <errno.h>
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -29,14 +28,6 @@
 
 #define likely(x)	__builtin_expect(!!(x), 1)
 #define unlikely(x)	__builtin_expect(!!(x), 0)
-
-/* First in a public function that calls into libc: errno stays the caller's. */
-static inline void errno_restore(const int *saved)
-{
-	errno = *saved;
-}
-#define ERRNO_KEPT \
-	const int errno_saved __attribute__((cleanup(errno_restore))) = errno
 
 /* First in a public function that calls into libc: errno stays the caller's. */
 static inline void errno_restore(const int *saved)
@@ -135,11 +126,9 @@ struct shmk_queue {
 	uint32_t		gen;
 	uint32_t		flags;		/* SHMK_QUEUE_F_* */
 	uint32_t		inline_max;
-	struct lock		send_lock;	/* F_SP: one thread at a time; my_sent */
-	struct lock		recv_lock;
+	uint32_t		nr_open;	/* of this handle; under shmk->lock */
+	struct lock		role_lock[2];	/* F_SC, F_SP: one thread at a time */
 	bool			have_role[2];
-	uint64_t		tail;		/* where this handle last sent: a start to look from */
-	uint64_t		head;
 	struct side_fd		side[2];	/* under shmk->lock while being made */
 	struct spin		spin[2];	/* hints */
 	uint64_t		nr[2];		/* messages received, sent by this handle */
@@ -244,12 +233,6 @@ int64_t now_ns(void);
 
 /* pool.c */
 int uri_parse(const char *uri, const struct shmk_backend **backend, const char **name);
-bool name_valid(const char *name);
-/* A shared mapping that fork does not copy; *(void **)@out is its address. */
-int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out);
-int status_check(const struct shmk_status *status);	/* -EPROTO */
-/* Fills s->view and s->data_bytes from s->status and s->control. */
-void view_init(struct shmk *s);
 bool name_valid(const char *name);
 /* A shared mapping that fork does not copy; *(void **)@out is its address. */
 int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out);

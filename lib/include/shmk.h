@@ -397,7 +397,7 @@ SHMK_API int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsign
  */
 SHMK_API int shmk_recv(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline);
 
-/* shmk_recv_copy() - copy the next message to @buf; its length, or -EMSGSIZE (it stays lost to nobody: see @msg of shmk_recv) */
+/* shmk_recv_copy() - copy the next message to @buf and free it. Its length, or -EMSGSIZE, and it stays in the queue. */
 SHMK_API int64_t shmk_recv_copy(struct shmk_queue *q, void *buf, size_t room, int64_t deadline);
 
 /* shmk_recv_batch() - up to @n that are there, waiting for the first only. Return: how many. */
@@ -422,7 +422,7 @@ struct shmk_queue_stats {
 	uint32_t	depth;
 	bool		recv_waiting;	/* a receiver sleeps */
 	bool		send_waiting;
-	/* of this handle: */
+	/* of this handle; approximate if several threads use it: */
 	uint64_t	my_sent;
 	uint64_t	my_received;
 	uint64_t	my_sleeps;

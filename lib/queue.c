@@ -1,0 +1,1026 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
+/*
+ * queue.c - sending and receiving.
+ *
+ * A position counts messages; its slot has two words. P says what is there
+ * and for which lap, T says who took it. Tail and head are hints: where to
+ * begin to look. Both sides look at the slots only.
+ *
+ * What survivors see if the writer dies right after each store (L is its
+ * ledger entry):
+ *
+ *   send a block, or pass it on
+ *     L = SENDING(b, g; q, pos)    P is not (lap, b), b is USED(g): freed
+ *     P: (lap, EMPTY) -> (lap, b)  published; the settler rings for it
+ *     tail                         a hint
+ *     waiters -> 0, bell           L still names q: the settler rings
+ *     L = NONE                     done
+ *   send inline
+ *     L = CLAIMING(q, pos)         nothing has happened
+ *     P = (lap, CLAIMED me)        becomes (lap, SKIP); only with several producers
+ *     payload                      the same
+ *     P = (lap, INLINE len)        published
+ *   receive
+ *     L = TAKING(q, pos)           T does not name us: nothing has happened
+ *     T = (lap, me)                ours: freed, P emptied, counted as lost
+ *     L = TAKEN(b, g; q, pos)      the same
+ *     b: USED(g) -> USED(g + 1)    the same
+ *     P = (lap + 1, EMPTY)         ours: freed, counted as lost
+ *     head, waiters -> 0, bell     L still names q
+ *     L = HELD(b, g + 1)           freed, counted as lost
+ *
+ * Somebody who is stopped, not dead: anywhere in sending a block, nobody is
+ * delayed. Between CLAIMED and INLINE, receivers take what lies behind and come
+ * back to it. Between T and P, senders stop when they have come round to
+ * that slot.
+ *
+ * Ordering (see Documentation/ordering.rst for the pairs):
+ *   Q1  release store or CAS of P by the sender, acquire load of P by the
+ *       receiver: payload, block word and length.
+ *   Q2  release store of P by the receiver, acquire load of P by the sender:
+ *       the slot's inline bytes are not read any more, the hand-over is visible.
+ *   Q3  full fence between a store of P and the load of waiters: in wait_wake(),
+ *       or the CAS itself.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+static __u64 role_name(const struct shmk *s)
+{
+	return (__u64)s->gen << 32 | s->self;
+}
+
+/* ---------------------------------------------------------- the roles -- */
+
+static bool role_alive(struct shmk *s, __u64 role)
+{
+	const struct shmk_peer_status *peers = (const void *)
+		((const unsigned char *)s->status + s->status->peers_off);
+	uint32_t id = (uint32_t)role & 0xffff;
+	__u64 word;
+
+	if (!id || id > s->status->nr_peers)
+		return false;
+	word = smp_load_acquire(&peers[id].word);
+	return SHMK_PEER_STATE(word) != SHMK_PEER_NONE &&
+	       SHMK_PEER_GEN(word) == (uint32_t)(role >> 32);
+}
+
+/*
+ * The one producer or receiver of a queue that was made for one. A name whose
+ * bearer is settled is free to overwrite; whoever is dead but not settled
+ * may still have his last message half done, so that counts as alive.
+ */
+static int role_take(struct shmk_queue *q, uint32_t side)
+{
+	struct shmk *s = q->shmk;
+	__u64 *at = side == SHMK_SIDE_RECV ? &q->rv.ring->role_recv : &q->rv.ring->role_send;
+	__u64 role = READ_ONCE(*at);
+
+	if (role != role_name(s)) {
+		if (role_alive(s, role) && (s->backend->reap(s) <= 0 || role_alive(s, role)))
+			return -EBUSY;
+		if (!cas(at, role, role_name(s)))
+			return -EBUSY;
+	}
+	q->have_role[side] = true;
+	return 0;
+}
+
+static void role_drop(struct shmk_queue *q, uint32_t side)
+{
+	__u64 *at = side == SHMK_SIDE_RECV ? &q->rv.ring->role_recv : &q->rv.ring->role_send;
+
+	if (q->have_role[side])
+		cas(at, role_name(q->shmk), 0);
+	q->have_role[side] = false;
+}
+
+/* May this handle work on that side now? */
+static inline int side_enter(struct shmk_queue *q, uint32_t side)
+{
+	uint32_t single = side == SHMK_SIDE_RECV ? SHMK_QUEUE_F_SC : SHMK_QUEUE_F_SP;
+
+	if (unlikely(q->shmk->rdonly))
+		return -EROFS;
+	if ((q->flags & single) && unlikely(!q->have_role[side]))
+		return role_take(q, side);
+	return 0;
+}
+
+/* --------------------------------------------------------------- slots -- */
+
+/* Where a look around a ring stands. */
+struct look {
+	struct shmk_slot	*slot;
+	__u64			pos;
+	__u64			start;	/* the hint it began from */
+	__u32			lap;
+	__u32			left;	/* steps until something must be wrong */
+};
+
+static inline void look_at(struct shmk_queue *q, struct look *l)
+{
+	l->slot = shmk_slot_at(&q->rv, l->pos);
+	l->lap = shmk_lap(&q->rv, l->pos);
+}
+
+static inline void look_begin(struct shmk_queue *q, struct look *l, __u64 *hint)
+{
+	l->start = READ_ONCE(*hint) & ((1ULL << (32 + q->rv.capacity_shift)) - 1);
+	l->pos = l->start;
+	l->left = 4U << q->rv.capacity_shift;
+	look_at(q, l);
+}
+
+/*
+ * Hints lag by what is being done right now, never by laps: a longer walk means
+ * that somebody wrote where nobody may.
+ */
+static inline bool look_next(struct shmk_queue *q, struct look *l)
+{
+	l->pos = shmk_pos_next(&q->rv, l->pos);
+	look_at(q, l);
+	return l->left-- != 0;
+}
+
+static inline __s32 look_ahead(const struct look *l, __u64 p)
+{
+	return (__s32)(SHMK_P_LAP(p) - l->lap);
+}
+
+/* Forward only, and never past what was seen done: lag is harmless, lead is not. */
+static inline void hint_push(__u64 *hint, __u64 from, __u64 to, bool single)
+{
+	if (from == to)
+		return;
+	if (single)
+		WRITE_ONCE(*hint, to);
+	else
+		cas(hint, from, to);
+}
+
+/* The first empty slot of its lap. -EAGAIN: the ring is full. */
+static inline int look_for_room(struct shmk_queue *q, struct look *l)
+{
+	do {
+		__u64 p = smp_load_acquire(&l->slot->p);	/* Q2 */
+		__s32 ahead = look_ahead(l, p);
+
+		if (ahead < 0)
+			return -EAGAIN;
+		if (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY)
+			return 0;
+	} while (look_next(q, l));
+	return -EUCLEAN;
+}
+
+/* Publishes by one word. Whether it was this one that got the slot. */
+static inline bool publish(struct shmk_queue *q, struct look *l, __u32 kind, __u32 arg)
+{
+	__u64 p = SHMK_P(l->lap, kind, arg);
+
+	if (q->flags & SHMK_QUEUE_F_SP) {
+		smp_store_release(&l->slot->p, p);		/* Q1 */
+		return true;
+	}
+	return cas(&l->slot->p, SHMK_P(l->lap, SHMK_KIND_EMPTY, 0), p);	/* Q1 */
+}
+
+/* Of the handle; several threads at once may lose a count, never a message. */
+static inline void count(uint64_t *nr)
+{
+	WRITE_ONCE(*nr, READ_ONCE(*nr) + 1);
+}
+
+static inline void published(struct shmk_queue *q, struct look *l)
+{
+	bool single = q->flags & SHMK_QUEUE_F_SP;
+
+	hint_push(&q->rv.ring->tail, l->start, shmk_pos_next(&q->rv, l->pos), single);
+	count(&q->nr[SHMK_SIDE_SEND]);
+}
+
+/* ------------------------------------------------------------- sending -- */
+
+/*
+ * Puts a block into the ring; @msg->entry goes from HELD to SENDING and is left
+ * there, so that it names the queue until the bell has been rung. -EAGAIN,
+ * and HELD again, when there is no room.
+ */
+static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
+{
+	struct shmk *s = q->shmk;
+	struct look l;
+	int ret;
+
+	WRITE_ONCE(s->view.blocks[msg->block].len, msg->len);
+	look_begin(q, &l, &q->rv.ring->tail);
+	for (;;) {
+		ret = look_for_room(q, &l);
+		if (unlikely(ret)) {
+			entry_set(s, msg->entry,
+				  SHMK_WHAT(SHMK_OP_HELD, msg->block, msg->gen), msg->from);
+			return ret;
+		}
+		entry_set(s, msg->entry, SHMK_WHAT(SHMK_OP_SENDING, msg->block, msg->gen),
+			  SHMK_WHERE(q->id, l.pos));
+		if (likely(publish(q, &l, SHMK_KIND_BLOCK, msg->block)))
+			break;
+	}
+	published(q, &l);
+	return 0;
+}
+
+/* The same for @len inline bytes; @entry is left CLAIMING. */
+static int put_inline(struct shmk_queue *q, const void *buf, size_t len, uint32_t entry)
+{
+	struct shmk *s = q->shmk;
+	struct look l;
+	int ret;
+
+	look_begin(q, &l, &q->rv.ring->tail);
+	for (;;) {
+		ret = look_for_room(q, &l);
+		if (unlikely(ret))
+			return ret;
+		entry_set(s, entry, SHMK_OP_CLAIMING, SHMK_WHERE(q->id, l.pos));
+		if (q->flags & SHMK_QUEUE_F_SP)
+			break;
+		if (likely(cas(&l.slot->p, SHMK_P(l.lap, SHMK_KIND_EMPTY, 0),
+			       SHMK_P(l.lap, SHMK_KIND_CLAIMED, s->self))))
+			break;
+	}
+	memcpy(l.slot->inl, buf, len);
+	smp_store_release(&l.slot->p,					/* Q1 */
+			  SHMK_P(l.lap, SHMK_KIND_INLINE, (__u32)len));
+	published(q, &l);
+	return 0;
+}
+
+static int msg_check(struct shmk_queue *q, const struct shmk_msg *msg)
+{
+	if (!msg->data || msg->shmk != q->shmk || msg->len > msg->room)
+		return -EINVAL;
+	if (msg->kind == SHMK_KIND_INLINE && msg->len > q->inline_max)
+		return -EMSGSIZE;
+	return 0;
+}
+
+/* One try; on success the entry in @entry names the queue and is the caller's to put. */
+static int put_one(struct shmk_queue *q, struct shmk_msg *msg, uint32_t *entry)
+{
+	int ret;
+
+	if (likely(msg->kind == SHMK_KIND_BLOCK)) {
+		*entry = msg->entry;
+		return put_block(q, msg);
+	}
+	ret = entry_get(q->shmk, entry);
+	if (ret)
+		return ret;
+	ret = put_inline(q, msg->small, msg->len, *entry);
+	if (ret)
+		entry_put(q->shmk, *entry);
+	return ret;
+}
+
+static void send_done(struct shmk_queue *q, uint32_t entry)
+{
+	if (q->flags & SHMK_QUEUE_F_SP)
+		wait_wake(q, SHMK_SIDE_RECV);			/* Q3 */
+	else
+		wait_wake_ordered(q, SHMK_SIDE_RECV);
+	entry_put(q->shmk, entry);
+}
+
+/*
+ * With several producers an inline message is published by a plain store; only
+ * the tail's CAS behind it may have failed to be one at all. Fence always.
+ */
+static void send_inline_done(struct shmk_queue *q, uint32_t entry)
+{
+	wait_wake(q, SHMK_SIDE_RECV);				/* Q3 */
+	entry_put(q->shmk, entry);
+}
+
+static int try_send(struct shmk_queue *q, struct shmk_msg *msg)
+{
+	bool single = q->flags & SHMK_QUEUE_F_SP;
+	bool locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
+	uint32_t entry;
+	int ret = side_enter(q, SHMK_SIDE_SEND);
+
+	if (likely(!ret))
+		ret = put_one(q, msg, &entry);
+	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
+	if (ret)
+		return ret;
+	if (msg->kind == SHMK_KIND_BLOCK)
+		send_done(q, entry);
+	else
+		send_inline_done(q, entry);
+	msg->data = NULL;
+	return 0;
+}
+
+int shmk_send(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline)
+{
+	int ret = msg_check(q, msg);
+
+	if (unlikely(ret))
+		return ret;
+	for (;;) {
+		ret = try_send(q, msg);
+		if (likely(ret != -EAGAIN))
+			return ret;
+		ret = wait_side(q, SHMK_SIDE_SEND, deadline);
+		if (ret)
+			return ret;
+	}
+}
+
+static int try_send_inline(struct shmk_queue *q, const void *buf, size_t len)
+{
+	bool single = q->flags & SHMK_QUEUE_F_SP;
+	uint32_t entry;
+	bool locked;
+	int ret = entry_get(q->shmk, &entry);
+
+	if (unlikely(ret))
+		return ret;
+	locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
+	ret = side_enter(q, SHMK_SIDE_SEND);
+	if (likely(!ret))
+		ret = put_inline(q, buf, len, entry);
+	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
+	if (likely(!ret))
+		send_inline_done(q, entry);
+	else
+		entry_put(q->shmk, entry);
+	return ret;
+}
+
+int shmk_send_copy(struct shmk_queue *q, const void *buf, size_t len, int64_t deadline)
+{
+	struct shmk_msg msg;
+	int ret;
+
+	if (len > q->inline_max) {
+		ret = shmk_alloc(q->shmk, len, 0, &msg);
+		if (ret)
+			return ret;
+		memcpy(msg.data, buf, len);
+		ret = shmk_send(q, &msg, deadline);
+		if (ret)
+			shmk_free(&msg);
+		return ret;
+	}
+	if (q->shmk->rdonly)
+		return -EROFS;
+	for (;;) {
+		ret = try_send_inline(q, buf, len);
+		if (likely(ret != -EAGAIN))
+			return ret;
+		ret = wait_side(q, SHMK_SIDE_SEND, deadline);
+		if (ret)
+			return ret;
+	}
+}
+
+/* Fills @msg with the message that this peer holds and whose data begins at @ptr. */
+static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg *msg)
+{
+	size_t off = (size_t)((const unsigned char *)ptr - s->data);
+	uint32_t i, block = (uint32_t)(off >> s->view.unit_shift);
+
+	if (!shmk_contains(s, ptr, len) || off & ((1U << s->view.unit_shift) - 1))
+		return -EFAULT;
+	for (i = 0; i < s->fresh_entry; i++) {
+		__u64 what = READ_ONCE(entry_at(s, i)->what);
+
+		if (SHMK_WHAT_OP(what) != SHMK_OP_HELD || SHMK_WHAT_BLOCK(what) != block)
+			continue;
+		msg->data = block_data(s, block);
+		msg->room = shmk_block_room(&s->view, block);
+		msg->len = len;
+		msg->shmk = s;
+		msg->block = block;
+		msg->gen = SHMK_WHAT_GEN(what);
+		msg->entry = i;
+		msg->kind = SHMK_KIND_BLOCK;
+		msg->from = READ_ONCE(entry_at(s, i)->where);
+		return len <= msg->room ? 0 : -EFAULT;
+	}
+	return -EFAULT;
+}
+
+int shmk_send_ptr(struct shmk_queue *q, const void *ptr, size_t len, int64_t deadline)
+{
+	struct shmk_msg msg;
+	int ret = msg_find(q->shmk, ptr, len, &msg);
+
+	return ret ? ret : shmk_send(q, &msg, deadline);
+}
+
+/* As many as there is room for; each entry is put at once, @bell names the queue for all. */
+static int put_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
+{
+	bool single = q->flags & SHMK_QUEUE_F_SP;
+	bool locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
+	unsigned int i = 0;
+	uint32_t entry;
+
+	*ret = side_enter(q, SHMK_SIDE_SEND);
+	while (!*ret && i < n) {
+		*ret = msg_check(q, &msgs[i]);
+		if (!*ret)
+			*ret = put_one(q, &msgs[i], &entry);
+		if (*ret)
+			break;
+		entry_put(q->shmk, entry);
+		msgs[i++].data = NULL;
+	}
+	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
+	return (int)i;
+}
+
+int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
+		    int64_t deadline)
+{
+	unsigned int sent = 0;
+	uint32_t bell;
+	int ret = 0;
+
+	if (n > INT32_MAX)
+		return -EINVAL;
+	if (q->shmk->rdonly)
+		return -EROFS;
+	while (sent < n) {
+		ret = entry_get(q->shmk, &bell);
+		if (ret)
+			break;
+		entry_set(q->shmk, bell, SHMK_OP_WAITING, SHMK_WHERE(q->id, SHMK_SIDE_RECV));
+		sent += (unsigned int)put_many(q, msgs + sent, n - sent, &ret);
+		wait_wake(q, SHMK_SIDE_RECV);			/* Q3 */
+		entry_put(q->shmk, bell);
+		if (ret == -EAGAIN)
+			ret = wait_side(q, SHMK_SIDE_SEND, deadline);
+		if (ret)
+			break;
+	}
+	return sent ? (int)sent : ret;
+}
+
+/* ----------------------------------------------------------- receiving -- */
+
+static bool slot_taken(const struct look *l, __u64 t)
+{
+	return (t & SHMK_TAKEN) && SHMK_P_LAP(t) == l->lap;
+}
+
+static bool block_valid(struct shmk *s, uint32_t block)
+{
+	return block >> SHMK_SPAN_UNITS_SHIFT < s->view.nr_spans;
+}
+
+/* Of a message that may be another's by now: a guess, exact if we take it. */
+static uint64_t message_len(struct shmk *s, __u64 p)
+{
+	if (SHMK_P_KIND(p) == SHMK_KIND_INLINE)
+		return SHMK_P_ARG(p);
+	if (SHMK_P_KIND(p) == SHMK_KIND_BLOCK && block_valid(s, SHMK_P_ARG(p)))
+		return READ_ONCE(s->view.blocks[SHMK_P_ARG(p)].len);
+	return 0;
+}
+
+/*
+ * Finds the first message that nobody has taken and takes it: T names us, the
+ * entry says TAKING. *p is what it was. Looks past what is CLAIMED. The head
+ * goes up to the first slot that is not done with.
+ */
+static int take(struct shmk_queue *q, uint32_t entry, size_t room, struct look *l, __u64 *p)
+{
+	struct shmk *s = q->shmk;
+	bool single = q->flags & SHMK_QUEUE_F_SC, hole = false;
+	__u64 *head = &q->rv.ring->head;
+	__u64 t, done;
+	int ret = -EUCLEAN;
+
+	look_begin(q, l, head);
+	done = l->start;
+	do {
+		__s32 ahead;
+
+		if (!hole)
+			done = l->pos;
+		*p = smp_load_acquire(&l->slot->p);		/* Q1 */
+		ahead = look_ahead(l, *p);
+		if (ahead < 0 || (ahead == 0 && SHMK_P_KIND(*p) == SHMK_KIND_EMPTY)) {
+			ret = -EAGAIN;
+			break;
+		}
+		if (ahead > 0)
+			continue;
+		if (SHMK_P_KIND(*p) == SHMK_KIND_CLAIMED) {
+			hole = true;
+			continue;
+		}
+		t = READ_ONCE(l->slot->t);
+		if (slot_taken(l, t))
+			continue;
+		if (room != SIZE_MAX && message_len(s, *p) > room) {
+			ret = -EMSGSIZE;
+			break;
+		}
+		entry_set(s, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
+		if (single) {
+			WRITE_ONCE(l->slot->t, SHMK_T(l->lap, s->self));
+			barrier();
+		} else if (!cas(&l->slot->t, t, SHMK_T(l->lap, s->self))) {
+			continue;
+		}
+		if (!hole)
+			done = shmk_pos_next(&q->rv, l->pos);
+		ret = 0;
+		break;
+	} while (look_next(q, l));
+	hint_push(head, l->start, done, single);
+	return ret;
+}
+
+static inline void slot_empty(struct look *l)
+{
+	smp_store_release(&l->slot->p,					/* Q2 */
+			  SHMK_P(l->lap + 1, SHMK_KIND_EMPTY, 0));
+}
+
+/* What is ours by T but not by sense: somebody wrote where nobody may. */
+static int take_garbage(struct look *l)
+{
+	slot_empty(l);
+	return -EUCLEAN;
+}
+
+/* Hand-over of a block, in the order of the table above. */
+static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk_msg *msg)
+{
+	struct shmk *s = q->shmk;
+	uint32_t block = SHMK_P_ARG(p);
+	__u64 word, len, off = (__u64)block << s->view.unit_shift;
+
+	if (unlikely(!block_valid(s, block)))
+		return take_garbage(l);
+	word = READ_ONCE(s->view.blocks[block].word);
+	len = READ_ONCE(s->view.blocks[block].len);
+	if (unlikely(SHMK_BLOCK_STATE(word) != SHMK_BLOCK_USED ||
+		     len > s->data_bytes - off))
+		return take_garbage(l);
+	msg->gen = SHMK_BLOCK_GEN(word) + 1;
+	entry_what(s, msg->entry, SHMK_WHAT(SHMK_OP_TAKEN, block, SHMK_BLOCK_GEN(word)));
+	WRITE_ONCE(s->view.blocks[block].word, SHMK_BLOCK_WORD(msg->gen, SHMK_BLOCK_USED));
+	slot_empty(l);
+	msg->block = block;
+	msg->kind = SHMK_KIND_BLOCK;
+	msg->from = SHMK_WHERE(q->id, l->pos);
+	msg->data = block_data(s, block);
+	msg->len = (size_t)len;
+	msg->room = (size_t)len;
+	return 0;
+}
+
+static int take_inline(struct shmk_queue *q, struct look *l, __u64 p, struct shmk_msg *msg)
+{
+	uint32_t len = SHMK_P_ARG(p);
+
+	if (unlikely(len > q->inline_max))
+		return take_garbage(l);
+	memcpy(msg->small, l->slot->inl, len);
+	slot_empty(l);
+	msg->kind = SHMK_KIND_INLINE;
+	msg->shmk = q->shmk;
+	msg->data = msg->small;
+	msg->len = len;
+	msg->room = sizeof(msg->small);
+	return 0;
+}
+
+/*
+ * One message into @msg, whose entry names the queue on return (TAKEN or
+ * TAKING) whatever comes out; recv_done() ends that.
+ */
+static int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
+{
+	struct look l;
+	__u64 p;
+	int ret;
+
+	for (;;) {
+		ret = take(q, msg->entry, room, &l, &p);
+		if (ret)
+			return ret;
+		switch (SHMK_P_KIND(p)) {
+		case SHMK_KIND_BLOCK:
+			ret = take_block(q, &l, p, msg);
+			break;
+		case SHMK_KIND_INLINE:
+			ret = take_inline(q, &l, p, msg);
+			break;
+		case SHMK_KIND_SKIP:
+			slot_empty(&l);
+			wait_wake(q, SHMK_SIDE_SEND);
+			continue;
+		default:
+			return take_garbage(&l);
+		}
+		if (!ret)
+			count(&q->nr[SHMK_SIDE_RECV]);
+		return ret;
+	}
+}
+
+/* The message is ours and the others know; from now on the entry says just that. */
+static inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg)
+{
+	msg->shmk = q->shmk;
+	if (likely(msg->kind == SHMK_KIND_BLOCK))
+		entry_what(q->shmk, msg->entry,
+			   SHMK_WHAT(SHMK_OP_HELD, msg->block, msg->gen));
+	else
+		entry_put(q->shmk, msg->entry);
+}
+
+static int try_recv(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
+{
+	bool single = q->flags & SHMK_QUEUE_F_SC;
+	bool locked;
+	int ret = entry_get(q->shmk, &msg->entry);
+
+	if (unlikely(ret))
+		return ret;
+	locked = single && lock(&q->role_lock[SHMK_SIDE_RECV]);
+	ret = side_enter(q, SHMK_SIDE_RECV);
+	if (likely(!ret))
+		ret = get_one(q, msg, room);
+	unlock(&q->role_lock[SHMK_SIDE_RECV], locked);
+	if (likely(!ret)) {
+		wait_wake(q, SHMK_SIDE_SEND);			/* Q3 */
+		recv_done(q, msg);
+		return 0;
+	}
+	if (ret == -EUCLEAN)
+		wait_wake(q, SHMK_SIDE_SEND);
+	entry_put(q->shmk, msg->entry);
+	return ret;
+}
+
+static int recv_room(struct shmk_queue *q, struct shmk_msg *msg, size_t room, int64_t deadline)
+{
+	int ret;
+
+	msg->data = NULL;
+	if (unlikely(q->shmk->rdonly))
+		return -EROFS;
+	for (;;) {
+		ret = try_recv(q, msg, room);
+		if (likely(ret != -EAGAIN))
+			return ret;
+		ret = wait_side(q, SHMK_SIDE_RECV, deadline);
+		if (ret)
+			return ret;
+	}
+}
+
+int shmk_recv(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline)
+{
+	return recv_room(q, msg, SIZE_MAX, deadline);
+}
+
+int64_t shmk_recv_copy(struct shmk_queue *q, void *buf, size_t room, int64_t deadline)
+{
+	struct shmk_msg msg;
+	int64_t ret;
+
+	ret = recv_room(q, &msg, room, deadline);
+	if (ret)
+		return ret;
+	memcpy(buf, msg.data, msg.len);
+	ret = (int64_t)msg.len;
+	shmk_free(&msg);
+	return ret;
+}
+
+/* All that is there, up to @n. */
+static int get_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
+{
+	bool single = q->flags & SHMK_QUEUE_F_SC;
+	bool locked = single && lock(&q->role_lock[SHMK_SIDE_RECV]);
+	unsigned int i = 0;
+
+	*ret = side_enter(q, SHMK_SIDE_RECV);
+	while (!*ret && i < n) {
+		*ret = entry_get(q->shmk, &msgs[i].entry);
+		if (*ret)
+			break;
+		*ret = get_one(q, &msgs[i], SIZE_MAX);
+		if (*ret) {
+			entry_put(q->shmk, msgs[i].entry);
+			break;
+		}
+		recv_done(q, &msgs[i++]);
+	}
+	unlock(&q->role_lock[SHMK_SIDE_RECV], locked);
+	return (int)i;
+}
+
+int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
+		    int64_t deadline)
+{
+	uint32_t bell;
+	int got, ret;
+
+	if (!n || n > INT32_MAX)
+		return -EINVAL;
+	if (q->shmk->rdonly)
+		return -EROFS;
+	for (;;) {
+		ret = entry_get(q->shmk, &bell);
+		if (ret)
+			return ret;
+		entry_set(q->shmk, bell, SHMK_OP_WAITING, SHMK_WHERE(q->id, SHMK_SIDE_SEND));
+		got = get_many(q, msgs, n, &ret);
+		wait_wake(q, SHMK_SIDE_SEND);			/* Q3 */
+		entry_put(q->shmk, bell);
+		if (got)
+			return got;
+		if (ret == -EAGAIN)
+			ret = wait_side(q, SHMK_SIDE_RECV, deadline);
+		if (ret)
+			return ret;
+	}
+}
+
+/* ------------------------------------------------------------- handles -- */
+
+static const struct shmk_queue_status *queue_status(struct shmk *s, uint32_t id)
+{
+	return (const struct shmk_queue_status *)
+		((const unsigned char *)s->status + s->status->queues_off) + id;
+}
+
+static int name_copy(char *to, const char *name)
+{
+	if (!name || !name_valid(name))
+		return -EINVAL;
+	memset(to, 0, SHMK_NAME_LEN);
+	memcpy(to, name, strlen(name));
+	return 0;
+}
+
+static int opts_check(const struct shmk_queue_opts *opts)
+{
+	uint32_t known = SHMK_QUEUE_CREATE | SHMK_QUEUE_EXCL | SHMK_QUEUE_SP | SHMK_QUEUE_SC;
+
+	if (opts->flags & ~known)
+		return -EINVAL;
+	if ((opts->flags & SHMK_QUEUE_EXCL) && !(opts->flags & SHMK_QUEUE_CREATE))
+		return -EINVAL;
+	return 0;
+}
+
+static int queue_make(struct shmk *s, const char *name, const struct shmk_queue_opts *opts,
+		      uint32_t *id, uint32_t *gen)
+{
+	struct shmk_queue_create arg = {
+		.size = sizeof(arg),
+		.flags = (opts->flags & SHMK_QUEUE_SP ? SHMK_QUEUE_F_SP : 0) |
+			 (opts->flags & SHMK_QUEUE_SC ? SHMK_QUEUE_F_SC : 0),
+		.capacity = opts->capacity ? opts->capacity : 64,
+		.slot_bytes = opts->slot_bytes,
+	};
+	int ret = name_copy(arg.name, name);
+
+	if (!ret)
+		ret = s->backend->queue_create(s, &arg);
+	*id = arg.id;
+	*gen = arg.gen;
+	return ret;
+}
+
+static int queue_find(struct shmk *s, const char *name, uint32_t *id, uint32_t *gen)
+{
+	struct shmk_queue_open arg = { .size = sizeof(arg) };
+	int ret = name_copy(arg.name, name);
+
+	if (!ret)
+		ret = s->backend->queue_open(s, &arg);
+	*id = arg.id;
+	*gen = arg.gen;
+	return ret;
+}
+
+/* Open, or create, whichever works first. */
+static int queue_get(struct shmk *s, const char *name, const struct shmk_queue_opts *opts,
+		     uint32_t *id, uint32_t *gen)
+{
+	bool create = opts->flags & SHMK_QUEUE_CREATE, excl = opts->flags & SHMK_QUEUE_EXCL;
+	int ret;
+
+	do {
+		ret = excl ? -ENOENT : queue_find(s, name, id, gen);
+		if (ret == -ENOENT && create)
+			ret = queue_make(s, name, opts, id, gen);
+	} while (ret == -EEXIST && !excl);
+	return ret;
+}
+
+struct find {
+	const char	*name;
+	const struct shmk_queue_opts *opts;
+	uint32_t	id, gen;
+	int		ret;
+};
+
+static bool queue_found(struct shmk *s, void *arg)
+{
+	struct find *f = arg;
+
+	f->ret = queue_get(s, f->name, f->opts, &f->id, &f->gen);
+	return f->ret != -ENOENT;
+}
+
+static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
+{
+	const struct shmk_queue_status *status = queue_status(s, id);
+	struct shmk_queue *q = aligned_alloc(SHMK_LINE,
+		(sizeof(*q) + SHMK_LINE - 1) & ~(size_t)(SHMK_LINE - 1));
+
+	if (!q)
+		return NULL;
+	memset(q, 0, sizeof(*q));
+	q->shmk = s;
+	q->id = id;
+	q->gen = gen;
+	q->flags = SHMK_QUEUE_FLAGS(status->word);
+	q->inline_max = status->slot_bytes - (uint32_t)offsetof(struct shmk_slot, inl);
+	q->nr_open = 1;
+	q->side[0].fd = -1;
+	q->side[1].fd = -1;
+	s->view.queue(&s->view, id, &q->rv);
+	return q;
+}
+
+/* One handle per queue and attachment: two would both believe to have the role. */
+static int queue_handle(struct shmk *s, uint32_t id, uint32_t gen, struct shmk_queue **out)
+{
+	bool locked = lock(&s->lock);
+	struct shmk_queue *q;
+
+	for (q = s->queues; q && (q->id != id || q->gen != gen); q = q->next)
+		;
+	if (q) {
+		q->nr_open++;
+	} else {
+		q = queue_new(s, id, gen);
+		if (q) {
+			q->next = s->queues;
+			s->queues = q;
+		}
+	}
+	unlock(&s->lock, locked);
+	*out = q;
+	return q ? 0 : -ENOMEM;
+}
+
+int shmk_queue_open(struct shmk *s, const char *name, const struct shmk_queue_opts *opts,
+		    int64_t deadline, struct shmk_queue **out)
+{
+	static const struct shmk_queue_opts defaults;
+	struct find f = { .name = name, .opts = opts ? opts : &defaults };
+	int ret = opts_check(f.opts);
+
+	*out = NULL;
+	if (ret)
+		return ret;
+	if (!queue_found(s, &f) && deadline != SHMK_TRY) {
+		ret = wait_event(s, queue_found, &f, deadline);
+		if (ret)
+			return ret;
+	}
+	if (f.ret)
+		return f.ret;
+	ret = queue_handle(s, f.id, f.gen, out);
+	if (ret)
+		s->backend->queue_close(s, f.id, f.gen);
+	return ret;
+}
+
+void shmk_queue_close(struct shmk_queue *q)
+{
+	struct shmk *s;
+	struct shmk_queue **at;
+	bool locked, last;
+
+	if (!q)
+		return;
+	s = q->shmk;
+	locked = lock(&s->lock);
+	last = --q->nr_open == 0;
+	for (at = &s->queues; last && *at; at = &(*at)->next) {
+		if (*at == q) {
+			*at = q->next;
+			break;
+		}
+	}
+	unlock(&s->lock, locked);
+	if (last) {
+		role_drop(q, SHMK_SIDE_RECV);
+		role_drop(q, SHMK_SIDE_SEND);
+		wait_forget(q);
+	}
+	s->backend->queue_close(s, q->id, q->gen);
+	if (last)
+		free(q);
+}
+
+int shmk_queue_remove(struct shmk *s, const char *name)
+{
+	const struct shmk_queue_status *status;
+	uint32_t id;
+
+	if (!name || !name_valid(name))
+		return -EINVAL;
+	if (s->rdonly)
+		return -EROFS;
+	for (id = 0; id < s->view.nr_queues; id++) {
+		__u64 word;
+
+		status = queue_status(s, id);
+		word = smp_load_acquire(&status->word);
+		if (SHMK_QUEUE_STATE(word) == SHMK_QUEUE_READY &&
+		    !strncmp(status->name, name, SHMK_NAME_LEN))
+			return s->backend->queue_remove(s, id, SHMK_QUEUE_GEN(word));
+	}
+	return -ENOENT;
+}
+
+/* ---------------------------------------------------------- statistics -- */
+
+static void ring_stats(const struct shmk_ring_view *rv, struct shmk_queue_stats *st)
+{
+	uint64_t mask = (1ULL << (32 + rv->capacity_shift)) - 1;
+	uint64_t depth;
+
+	st->received = READ_ONCE(rv->ring->head) & mask;
+	st->sent = READ_ONCE(rv->ring->tail) & mask;
+	depth = (st->sent - st->received) & mask;
+	/* The two were not read at once: more than a lap apart means head was past tail. */
+	st->depth = depth <= 1ULL << rv->capacity_shift ? (uint32_t)depth : 0;
+	st->recv_waiting = READ_ONCE(rv->ring->waiters_recv) != 0;
+	st->send_waiting = READ_ONCE(rv->ring->waiters_send) != 0;
+}
+
+static int id_stats(struct shmk *s, uint32_t id, struct shmk_queue_stats *st)
+{
+	const struct shmk_queue_status *status = queue_status(s, id);
+	__u64 word = smp_load_acquire(&status->word);
+	struct shmk_ring_view rv = { .slots = NULL };
+
+	memset(st, 0, sizeof(*st));
+	if (SHMK_QUEUE_STATE(word) != SHMK_QUEUE_READY)
+		return -ENOENT;
+	s->view.queue(&s->view, id, &rv);
+	if (!rv.slots)
+		return -ENOENT;
+	memcpy(st->name, status->name, sizeof(st->name) - 1);
+	st->id = id;
+	st->gen = SHMK_QUEUE_GEN(word);
+	st->flags = (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SP ? SHMK_QUEUE_SP : 0) |
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SC ? SHMK_QUEUE_SC : 0);
+	st->capacity = status->capacity;
+	st->slot_bytes = status->slot_bytes;
+	st->nr_open = READ_ONCE(status->nr_open);
+	ring_stats(&rv, st);
+	return 0;
+}
+
+int shmk_queue_stats(struct shmk_queue *q, struct shmk_queue_stats *st)
+{
+	int ret = id_stats(q->shmk, q->id, st);
+
+	st->my_sent = q->nr[SHMK_SIDE_SEND];
+	st->my_received = q->nr[SHMK_SIDE_RECV];
+	st->my_sleeps = q->nr_sleeps;
+	st->my_bells = q->nr_bells;
+	return ret;
+}
+
+int shmk_queue_next(struct shmk *s, uint32_t id, struct shmk_queue_stats *st)
+{
+	for (; id < s->view.nr_queues; id++)
+		if (!id_stats(s, id, st))
+			return 0;
+	return -ENOENT;
+}
