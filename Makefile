@@ -16,7 +16,7 @@ VERSION := 0.1.0
 
 # Kbuild reads "Kbuild" first, so this file is only ever used from outside.
 B := build
-SHMK_CACHE ?= $(HOME)/.cache/shmk
+SHMK_CACHE ?= $(or $(HOME),/root)/.cache/shmk
 export B SHMK_CACHE V
 
 prefix := /usr/local
@@ -80,7 +80,8 @@ $(B)/lib/libshmk.a: $(call objs,static,$(lib_src))
 $(B)/lib/$(soname): $(call objs,shared,$(lib_src)) lib/libshmk.map
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(soname) -Wl,-z,defs \
+	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(soname) \
+		$(if $(findstring -fsanitize,$(CFLAGS) $(USER_CFLAGS)),,-Wl,-z,defs) \
 		-Wl,--version-script=lib/libshmk.map -o $@ $(filter %.o,$^) $(uring_libs) -pthread
 
 $(B)/lib/libshmk.so: $(B)/lib/$(soname)
