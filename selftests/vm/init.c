@@ -637,11 +637,9 @@ static void guest_main(void)
 		load_all();
 		run_wait("exec setsid -c sh -i </dev/ttyS0 >/dev/ttyS0 2>&1");
 	} else {
-		if (!access("/shmk/shmk.ko", F_OK))
-			load_all();
+		load_all();
 		run_list("/shmk/list");
-		if (!access("/shmk/shmk.ko", F_OK))
-			unload_all();
+		unload_all();
 	}
 	report_memory("after");
 	report("success", "%s", "");
