@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
+/*
+ * check.c - does every word of a pool agree with every other?
+ *
+ * Walked: the ledgers of all peers, the slots of all queues, the spans, the
+ * blocks. The main invariant: a block that is USED has exactly one holder, a
+ * ledger entry or a slot; a block that is not has none.
+ *
+ * A pool under work shows halves of moves between two reads. A violation
+ * counts only if the same one, word for word, is found in CONFIRM walks in a
+ * row. Private memory: one byte per block.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "internal.h"
+
+#define CONFIRM	4
+
+struct walk {
+	struct shmk	*s;
+	uint8_t		*refs;		/* holders of each block, saturating */
+	char		*report;
+	size_t		len;
+	bool		found;
+};
+
+__attribute__((format(printf, 2, 3)))
+static void violation(struct walk *w, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (w->found)
+		return;
+	w->found = true;
+	va_start(ap, fmt);
+	vsnprintf(w->report, w->len, fmt, ap);
+	va_end(ap);
+}
+
+static const struct shmk_peer_status *peer_status(struct shmk *s, uint32_t id)
+{
+	return (const struct shmk_peer_status *)
+		((const unsigned char *)s->status + s->status->peers_off) + id;
+}
+
+static bool peer_known(struct shmk *s, uint32_t id)
+{
+	return id && id <= s->status->nr_peers &&
+	       SHMK_PEER_STATE(READ_ONCE(peer_status(s, id)->word)) != SHMK_PEER_NONE;
+}
+
+static uint32_t nr_blocks(const struct walk *w)
+{
+	return w->s->view.nr_spans << SHMK_SPAN_UNITS_SHIFT;
+}
+
+static void ref(struct walk *w, uint32_t block)
+{
+	if (w->refs[block] < UINT8_MAX)
+		w->refs[block]++;
+}
+
+/* -------------------------------------------------------------- ledgers -- */
+
+static bool slot_of(struct walk *w, __u64 where, struct shmk_slot **slot, uint32_t *lap)
+{
+	struct shmk_ring_view rv = { .slots = NULL };
+	uint32_t id = SHMK_WHERE_QUEUE(where);
+
+	if (id < w->s->view.nr_queues)
+		w->s->view.queue(&w->s->view, id, &rv);
+	if (!rv.slots)
+		return false;
+	*slot = shmk_slot_at(&rv, SHMK_WHERE_POS(where));
+	*lap = shmk_lap(&rv, SHMK_WHERE_POS(where));
+	return true;
+}
+
+/* Does this entry hold its block, as far as the block knows? */
+static bool entry_holds(struct walk *w, __u64 what, __u64 where, uint32_t block)
+{
+	__u64 word = READ_ONCE(w->s->view.blocks[block].word);
+	uint32_t gen = SHMK_WHAT_GEN(what), lap;
+	struct shmk_slot *slot;
+
+	if (SHMK_BLOCK_STATE(word) != SHMK_BLOCK_USED)
+		return false;
+	switch (SHMK_WHAT_OP(what)) {
+	case SHMK_OP_HELD:
+		return SHMK_BLOCK_GEN(word) == gen;
+	case SHMK_OP_TAKEN:
+		return SHMK_BLOCK_GEN(word) == gen || SHMK_BLOCK_GEN(word) == gen + 1;
+	case SHMK_OP_SENDING:
+		return SHMK_BLOCK_GEN(word) == gen &&
+		       !(slot_of(w, where, &slot, &lap) &&
+			 READ_ONCE(slot->p) == SHMK_P(lap, SHMK_KIND_BLOCK, block));
+	default:
+		return false;
+	}
+}
+
+static void walk_taking(struct walk *w, uint32_t peer, __u64 where)
+{
+	struct shmk_slot *slot;
+	uint32_t lap;
+	__u64 p;
+
+	if (!slot_of(w, where, &slot, &lap))
+		return;
+	p = READ_ONCE(slot->p);
+	if (READ_ONCE(slot->t) == SHMK_T(lap, peer) && SHMK_P_LAP(p) == lap &&
+	    SHMK_P_KIND(p) == SHMK_KIND_BLOCK && SHMK_P_ARG(p) < nr_blocks(w))
+		ref(w, SHMK_P_ARG(p));
+}
+
+static void walk_entry(struct walk *w, uint32_t peer, uint32_t i, const struct shmk_entry *e)
+{
+	__u64 where = READ_ONCE(e->where), what = READ_ONCE(e->what);
+	uint32_t op = SHMK_WHAT_OP(what), block = SHMK_WHAT_BLOCK(what);
+
+	if (op > SHMK_OP_WAITING) {
+		violation(w, "peer %u entry %u: no such operation %u (what %#llx)", peer, i, op,
+			  (unsigned long long)what);
+	} else if (op == SHMK_OP_TAKING) {
+		walk_taking(w, peer, where);
+	} else if (op == SHMK_OP_HELD || op == SHMK_OP_SENDING || op == SHMK_OP_TAKEN) {
+		if (block >= nr_blocks(w))
+			violation(w, "peer %u entry %u: block %u is outside the pool", peer, i,
+				  block);
+		else if (entry_holds(w, what, where, block))
+			ref(w, block);
+		else if (op == SHMK_OP_HELD && SHMK_WHAT_GEN(what) !=
+			 SHMK_BLOCK_GEN(READ_ONCE(w->s->view.blocks[block].word)))
+			violation(w, "peer %u entry %u: holds block %u of generation %u, whose word is %#llx",
+				  peer, i, block, SHMK_WHAT_GEN(what),
+				  (unsigned long long)READ_ONCE(w->s->view.blocks[block].word));
+	}
+}
+
+static void walk_ledgers(struct walk *w)
+{
+	const struct shmk_status *st = w->s->status;
+	uint32_t id, i, high, most;
+
+	for (id = 1; id <= st->nr_peers; id++) {
+		const struct shmk_ledger *ledger;
+
+		if (!peer_known(w->s, id))
+			continue;
+		ledger = (const void *)(w->s->ledgers + id * st->ledger_stride);
+		most = READ_ONCE(peer_status(w->s, id)->nr_entries);
+		high = (uint32_t)READ_ONCE(ledger->high);
+		if (high > most) {
+			violation(w, "peer %u: its ledger says %u entries, it has %u", id, high,
+				  most);
+			continue;
+		}
+		for (i = 0; i < high; i++)
+			walk_entry(w, id, i, &ledger->entry[i]);
+	}
+}
+
+/* --------------------------------------------------------------- queues -- */
+
+static void walk_slot(struct walk *w, uint32_t id, uint32_t i, const struct shmk_slot *slot)
+{
+	__u64 t = READ_ONCE(slot->t), p = READ_ONCE(slot->p);
+	uint32_t kind = SHMK_P_KIND(p), arg = SHMK_P_ARG(p);
+	bool taken = (t & SHMK_TAKEN) && SHMK_P_LAP(t) == SHMK_P_LAP(p);
+
+	if (kind > SHMK_KIND_SKIP)
+		violation(w, "queue %u slot %u: no such kind %u (P %#llx)", id, i, kind,
+			  (unsigned long long)p);
+	else if (kind == SHMK_KIND_EMPTY && taken)
+		violation(w, "queue %u slot %u: nothing was taken (P %#llx, T %#llx)", id, i,
+			  (unsigned long long)p, (unsigned long long)t);
+	else if (taken && !peer_known(w->s, (uint32_t)t & 0xffff))
+		violation(w, "queue %u slot %u: taken by peer %u, who is gone (P %#llx)", id, i,
+			  (uint32_t)t & 0xffff, (unsigned long long)p);
+	else if (kind == SHMK_KIND_CLAIMED && !peer_known(w->s, arg))
+		violation(w, "queue %u slot %u: claimed by peer %u, who is gone", id, i, arg);
+	else if (kind == SHMK_KIND_BLOCK && arg >= nr_blocks(w))
+		violation(w, "queue %u slot %u: block %u is outside the pool", id, i, arg);
+	else if (kind == SHMK_KIND_BLOCK && !taken)
+		ref(w, arg);
+}
+
+/* Laps fall by one, once, on the way round from head. */
+static void walk_laps(struct walk *w, uint32_t id, const struct shmk_ring_view *rv)
+{
+	uint64_t mask = (1ULL << (32 + rv->capacity_shift)) - 1;
+	uint64_t head = READ_ONCE(rv->ring->head) & mask, tail = READ_ONCE(rv->ring->tail) & mask;
+	uint64_t depth = (tail - head) & mask;
+	struct shmk_slot *slot = shmk_slot_at(rv, head);
+	int32_t ahead = (int32_t)(SHMK_P_LAP(READ_ONCE(slot->p)) - shmk_lap(rv, head));
+
+	if (depth > 1ULL << rv->capacity_shift && depth < mask / 2)
+		violation(w, "queue %u: head %llu and tail %llu are more than a lap apart", id,
+			  (unsigned long long)head, (unsigned long long)tail);
+	if (ahead < -1 || ahead > 1)
+		violation(w, "queue %u: head %llu leads into lap %u of a slot with P %#llx", id,
+			  (unsigned long long)head, shmk_lap(rv, head),
+			  (unsigned long long)READ_ONCE(slot->p));
+}
+
+static void walk_queues(struct walk *w)
+{
+	uint32_t id, i;
+
+	for (id = 0; id < w->s->view.nr_queues; id++) {
+		struct shmk_ring_view rv = { .slots = NULL };
+
+		w->s->view.queue(&w->s->view, id, &rv);
+		if (!rv.slots)
+			continue;
+		for (i = 0; i < 1U << rv.capacity_shift; i++)
+			walk_slot(w, id, i, shmk_slot_at(&rv, i));
+		walk_laps(w, id, &rv);
+	}
+}
+
+/* ---------------------------------------------------------------- spans -- */
+
+static void walk_block(struct walk *w, uint32_t block, bool in_use, bool thief)
+{
+	__u64 word = READ_ONCE(w->s->view.blocks[block].word);
+	uint32_t state = SHMK_BLOCK_STATE(word), refs = w->refs[block];
+
+	if (state > SHMK_BLOCK_GONE)
+		violation(w, "block %u: no such state (word %#llx)", block,
+			  (unsigned long long)word);
+	else if (!in_use && state != SHMK_BLOCK_FREE)
+		violation(w, "block %u: word %#llx where no block is cut", block,
+			  (unsigned long long)word);
+	else if (state == SHMK_BLOCK_GONE && !thief)
+		violation(w, "block %u: locked, but the span has no thief (word %#llx)", block,
+			  (unsigned long long)word);
+	else if (state == SHMK_BLOCK_USED && refs != 1)
+		violation(w, "block %u: in use, with %u holders (word %#llx)", block, refs,
+			  (unsigned long long)word);
+	else if (state != SHMK_BLOCK_USED && refs)
+		violation(w, "block %u: free, with %u holders (word %#llx)", block, refs,
+			  (unsigned long long)word);
+}
+
+static void walk_tail(struct walk *w, uint32_t index, __u64 word)
+{
+	uint32_t head = SHMK_SPAN_HEAD(word);
+	__u64 nr, at;
+
+	if (head >= index) {
+		violation(w, "span %u: tail of span %u", index, head);
+		return;
+	}
+	at = READ_ONCE(w->s->view.spans[head].word);
+	nr = READ_ONCE(w->s->view.spans[head].nr_spans);
+	if (SHMK_SPAN_KIND(at) != SHMK_SPAN_GATHER &&
+	    (SHMK_SPAN_KIND(at) != SHMK_SPAN_RUN || nr <= index - head))
+		violation(w, "span %u: tail of span %u, which is no run of that length (word %#llx, %llu spans)",
+			  index, head, (unsigned long long)at, (unsigned long long)nr);
+}
+
+/* Returns units from block to block; 0: no blocks here. */
+static uint32_t walk_span_word(struct walk *w, uint32_t index, __u64 word)
+{
+	uint32_t owner = SHMK_SPAN_OWNER(word), thief = SHMK_SPAN_THIEF(word);
+
+	switch (SHMK_SPAN_KIND(word)) {
+	case SHMK_SPAN_FREE:
+		return 0;
+	case SHMK_SPAN_TAIL:
+		walk_tail(w, index, word);
+		return 0;
+	case SHMK_SPAN_CUT:
+	case SHMK_SPAN_RUN:
+	case SHMK_SPAN_GATHER:
+		if ((owner && !peer_known(w->s, owner)) || (thief && !peer_known(w->s, thief)))
+			violation(w, "span %u: owner %u or thief %u is gone (word %#llx)", index,
+				  owner, thief, (unsigned long long)word);
+		if (SHMK_SPAN_KIND(word) != SHMK_SPAN_CUT)
+			return SHMK_SPAN_UNITS;
+		if (SHMK_SPAN_CLASS(word) < SHMK_CLASSES)
+			return shmk_class_units(SHMK_SPAN_CLASS(word));
+		/* fall through */
+	default:
+		violation(w, "span %u: no such span (word %#llx)", index,
+			  (unsigned long long)word);
+		return 0;
+	}
+}
+
+static bool map_has(const __u64 *map, uint32_t bit)
+{
+	return READ_ONCE(map[bit >> 6]) >> (bit & 63) & 1;
+}
+
+static void walk_spans(struct walk *w)
+{
+	const struct shmk_view *v = &w->s->view;
+	uint32_t index, unit;
+
+	for (index = 0; index < v->nr_spans; index++) {
+		__u64 word = READ_ONCE(v->spans[index].word);
+		uint32_t step = walk_span_word(w, index, word);
+		bool thief = SHMK_SPAN_KIND(word) != SHMK_SPAN_TAIL && SHMK_SPAN_THIEF(word);
+		bool owned = SHMK_SPAN_KIND(word) == SHMK_SPAN_TAIL || SHMK_SPAN_OWNER(word);
+
+		for (unit = 0; unit < SHMK_SPAN_UNITS; unit++)
+			walk_block(w, (index << SHMK_SPAN_UNITS_SHIFT) + unit,
+				   step && unit % step == 0 && unit + step <= SHMK_SPAN_UNITS,
+				   thief);
+		if (SHMK_SPAN_KIND(word) == SHMK_SPAN_FREE && !map_has(v->free_map, index))
+			violation(w, "span %u: free, but nobody would find it", index);
+		if (SHMK_SPAN_KIND(word) != SHMK_SPAN_FREE && !owned &&
+		    !map_has(v->stale_map, index) && READ_ONCE(v->spans[index].changed))
+			violation(w, "span %u: an orphan that nobody would look at", index);
+	}
+}
+
+/* ------------------------------------------------------------------------ */
+
+static void pause_ms(long ms)
+{
+	struct timespec ts = { .tv_nsec = ms * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+static bool walk(struct shmk *s, uint8_t *refs, char *report, size_t len)
+{
+	struct walk w = { .s = s, .refs = refs, .report = report, .len = len };
+
+	memset(refs, 0, nr_blocks(&w));
+	report[0] = '\0';
+	walk_ledgers(&w);
+	walk_queues(&w);
+	walk_spans(&w);
+	return w.found;
+}
+
+int shmk_pool_check(struct shmk *s, char *report, size_t len)
+{
+	char first[256], again[256];
+	uint8_t *refs = malloc((size_t)s->view.nr_spans << SHMK_SPAN_UNITS_SHIFT);
+	int confirmed = 0;
+
+	if (!refs)
+		return -ENOMEM;
+	s->backend->reap(s);
+	first[0] = '\0';
+	while (confirmed < CONFIRM && walk(s, refs, again, sizeof(again))) {
+		confirmed = strcmp(first, again) ? 0 : confirmed + 1;
+		memcpy(first, again, sizeof(first));
+		if (confirmed)
+			pause_ms(confirmed);
+	}
+	free(refs);
+	if (report && len)
+		snprintf(report, len, "%s", confirmed < CONFIRM ? "" : first);
+	return confirmed < CONFIRM ? 0 : -EUCLEAN;
+}
