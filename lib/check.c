@@ -19,6 +19,7 @@
 #include "internal.h"
 
 #define CONFIRM	4
+#define WALKS	64	/* of a pool so busy that no two agree, nothing can be said */
 
 struct walk {
 	struct shmk	*s;
@@ -346,13 +347,13 @@ int shmk_pool_check(struct shmk *s, char *report, size_t len)
 {
 	char first[256], again[256];
 	uint8_t *refs = malloc((size_t)s->view.nr_spans << SHMK_SPAN_UNITS_SHIFT);
-	int confirmed = 0;
+	int confirmed = 0, walks = 0;
 
 	if (!refs)
 		return -ENOMEM;
 	s->backend->reap(s);
 	first[0] = '\0';
-	while (confirmed < CONFIRM && walk(s, refs, again, sizeof(again))) {
+	while (confirmed < CONFIRM && walks++ < WALKS && walk(s, refs, again, sizeof(again))) {
 		confirmed = strcmp(first, again) ? 0 : confirmed + 1;
 		memcpy(first, again, sizeof(first));
 		if (confirmed)
