@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * shmk events
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+
+#include <linux/shmk.h>
+
+#include "tool.h"
+
+#define LOOK_EVERY_MS	100	/* the local backend finds the dead only when somebody looks */
+#define ALL_TYPES	0xffffffffU
+
+struct watch {
+	bool json;
+	uint32_t types;		/* a bit per enum shmk_event_type */
+	uint64_t count;		/* 0: no end */
+	uint64_t seen;
+};
+
+/* One object per line, so that a reader may go on while it is written. */
+static void print_json(const struct shmk_event *e)
+{
+	struct json j = { .f = stdout, .compact = true };
+	char comm[sizeof(e->comm) + 1] = "";
+
+	memcpy(comm, e->comm, sizeof(e->comm));
+	json_open(&j, NULL, '{');
+	json_string(&j, "event", event_name(e->type));
+	json_string(&j, "reason", reason_name(e->reason));
+	json_i64(&j, "code", e->code);
+	json_u64(&j, "seq", e->seq);
+	json_u64(&j, "time_ns", e->time_ns);
+	json_u64(&j, "took_ns", e->took_ns);
+	json_u64(&j, "peer", e->peer);
+	json_u64(&j, "gen", e->gen);
+	if (e->pid)
+		json_i64(&j, "pid", e->pid);
+	else
+		json_null(&j, "pid");
+	json_u64(&j, "uid", e->uid);
+	json_u64(&j, "queue", e->queue);
+	json_u64(&j, "blocks", e->blocks);
+	json_u64(&j, "bytes", e->bytes);
+	json_u64(&j, "messages", e->messages);
+	json_string(&j, "comm", comm);
+	json_close(&j, '}');
+}
+
+static void print_peer(const struct shmk_event *e)
+{
+	char comm[sizeof(e->comm) + 1] = "";
+
+	memcpy(comm, e->comm, sizeof(e->comm));
+	for (char *p = comm; *p; p++)
+		if ((unsigned char)*p < ' ' || (unsigned char)*p >= 0x7f)
+			*p = '?';
+	printf(" peer %u, pid %d, %s", e->peer, e->pid, comm);
+}
+
+static void print_text(const struct shmk_event *e)
+{
+	printf("%-13s", event_name(e->type));
+	switch (e->type) {
+	case SHMK_EV_ATTACHED:
+		print_peer(e);
+		break;
+	case SHMK_EV_DETACHED:
+	case SHMK_EV_DIED:
+		print_peer(e);
+		printf(": %s", reason_text(e->reason, e->code));
+		printf("; gave back %s in %" PRIu64 " block%s within %s", human(e->bytes),
+		       (uint64_t)e->blocks, e->blocks == 1 ? "" : "s", human_ns(e->took_ns));
+		if (e->messages)
+			printf("; %" PRIu64 " message%s lost", (uint64_t)e->messages,
+			       e->messages == 1 ? "" : "s");
+		break;
+	case SHMK_EV_QUEUE_CREATED:
+	case SHMK_EV_QUEUE_REMOVED:
+		printf(" queue %u by", e->queue);
+		print_peer(e);
+		break;
+	case SHMK_EV_LOST:
+		printf(" %d events came too fast to be read", e->code);
+		break;
+	default:
+		break;
+	}
+	putchar('\n');
+}
+
+static int print_new(struct shmk *s, struct watch *w)
+{
+	struct shmk_event e;
+	int err;
+
+	while (!(err = shmk_event_next(s, &e))) {
+		bool mine = e.peer == shmk_self(s) && e.gen == shmk_self_gen(s) &&
+			    e.type <= SHMK_EV_DIED;
+
+		if (mine || !(w->types & 1U << (e.type & 31)))
+			continue;
+		if (w->json)
+			print_json(&e);
+		else
+			print_text(&e);
+		if (fflush(stdout))
+			return -errno;
+		w->seen++;
+		if (w->seen == w->count || e.type == SHMK_EV_DESTROYED)
+			return 1;
+	}
+	return err == -EAGAIN ? 0 : err;
+}
+
+static int watch(struct shmk *s, const struct target *t, struct watch *w)
+{
+	struct pollfd p = { .fd = shmk_event_fd(s), .events = POLLIN };
+	int64_t deadline = shmk_deadline_ms(t->timeout_ms);
+	int err = 0;
+
+	if (p.fd < 0)
+		return fail(p.fd, "cannot watch pool \"%s\"", t->pool);
+	for (;;) {
+		err = print_new(s, w);
+		if (err || stop_signal || now_ns() >= deadline)
+			break;
+		poll(&p, 1, LOOK_EVERY_MS);
+	}
+	if (err < 0)
+		return fail(err, "cannot watch pool \"%s\" any longer", t->pool);
+	if (err || !w->count)
+		return finish_stdout();
+	if (!stop_signal)
+		say("only %" PRIu64 " of %" PRIu64 " events came within %s: give a longer --timeout",
+		    w->seen, w->count, human_ns(t->timeout_ms * 1000000));
+	return EXIT_TIMEOUT;
+}
+
+static bool add_type(struct watch *w, const char *name)
+{
+	for (uint32_t type = 1; type <= SHMK_EV_LOST; type++)
+		if (!strcmp(event_name(type), name)) {
+			w->types = (w->types == ALL_TYPES ? 0 : w->types) | 1U << type;
+			return true;
+		}
+	return false;
+}
+
+int cmd_events(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		TARGET_POOL_OPTION,
+		{ "json", no_argument, NULL, 'j' },
+		{ "count", required_argument, NULL, 'n' },
+		{ "type", required_argument, NULL, 'T' },
+		{ "timeout", required_argument, NULL, 't' },
+		{ "wait", no_argument, NULL, 'w' },
+		{ "help", no_argument, NULL, 'h' },
+		{ }
+	};
+	struct watch w = { .types = ALL_TYPES };
+	struct target t = TARGET_INIT;
+	struct shmk *s;
+	int opt, status;
+
+	while ((opt = next_option(argc, argv, "hjn:t:w", longs)) != -1) {
+		if (opt == 'j') {
+			w.json = true;
+		} else if (opt == 'n') {
+			if (!parse_number(optarg, UINT64_MAX, &w.count) || !w.count)
+				return bad_usage(argv[0], "'%s' is no number of events", optarg);
+		} else if (opt == 'T') {
+			if (!add_type(&w, optarg))
+				return bad_usage(argv[0], "there are no events '%s'", optarg);
+		} else if (target_option(&t, argv[0], opt, optarg) < 0) {
+			return EXIT_USAGE;
+		}
+	}
+	status = target_parse_pool(&t, argv[0], argc, argv);
+	if (!status)
+		status = target_attach(&t, SHMK_ATTACH_RDONLY, &s);
+	if (status)
+		return status;
+	status = watch(s, &t, &w);
+	tool_detach(s);
+	return status;
+}

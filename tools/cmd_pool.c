@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * shmk pool create|rm|ls
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <linux/shmk.h>
+
+#include "tool.h"
+
+struct create_opts {
+	struct shmk_pool_opts pool;
+	bool hold;
+	bool exist_ok;
+};
+
+static int create_option(struct create_opts *o, int opt, const char *arg)
+{
+	uint64_t n;
+	bool ok = true;
+
+	switch (opt) {
+	case 's':
+		ok = parse_size(arg, &o->pool.bytes) && o->pool.bytes;
+		break;
+	case 'p':
+		ok = parse_size(arg, &n) && (n == 4096 || n == 2 << 20);
+		o->pool.page_bytes = n;
+		break;
+	case 'm':
+		ok = parse_mode(arg, &o->pool.mode);
+		break;
+	case 'u':
+		ok = parse_size(arg, &n) && n >= 256 && n <= 65536 && !(n & (n - 1));
+		o->pool.unit_bytes = n;
+		break;
+	case 'N':
+		ok = parse_number(arg, 4095, &n);
+		o->pool.set_node = true;
+		o->pool.node = n;
+		break;
+	case 'U':
+	case 'G':
+		ok = parse_number(arg, UINT32_MAX - 1, &n);
+		o->pool.set_owner = true;
+		*(opt == 'U' ? &o->pool.uid : &o->pool.gid) = n;
+		break;
+	case 'e':
+		ok = parse_number(arg, SHMK_PEERS_MAX, &n) && n;
+		o->pool.nr_peers = n;
+		break;
+	case 'Q':
+		ok = parse_number(arg, SHMK_QUEUES_MAX, &n) && n;
+		o->pool.nr_queues = n;
+		break;
+	case 'r':
+		ok = parse_size(arg, &o->pool.rings_bytes) && o->pool.rings_bytes;
+		break;
+	case 'H':
+		o->hold = true;
+		break;
+	case 'E':
+		o->exist_ok = true;
+		break;
+	default:	/* --persist, --exclusive: what it does anyway */
+		break;
+	}
+	return ok ? EXIT_OK : bad_usage("pool", "cannot make sense of '%s'", arg);
+}
+
+/* The library says -EINVAL for any of these; a user wants to know which. */
+static int check_size(const struct shmk_pool_opts *o)
+{
+	uint64_t span = (o->unit_bytes ? o->unit_bytes : 256) * (uint64_t)SHMK_SPAN_UNITS;
+	uint64_t grain = o->page_bytes > span ? o->page_bytes : span;
+
+	if (!o->bytes)
+		return bad_usage("pool", "how large? give --size, such as --size 64M");
+	if (o->bytes % grain)
+		return bad_usage("pool", "the size must be a multiple of %s", human(grain));
+	return EXIT_OK;
+}
+
+static int create_failed(const char *uri, const struct shmk_pool_opts *o, int err)
+{
+	switch (-err) {
+	case EEXIST:
+		say("pool \"%s\" is there already: use it, or remove it with 'shmk pool rm %s'",
+		    uri, uri);
+		return EXIT_BUSY;
+	case EPERM:
+		say("not allowed to make \"%s\" of %s: raise 'ulimit -l' or the module's limits, make it smaller, or ask for no other owner",
+		    uri, human(o->bytes));
+		return EXIT_PERM;
+	case EACCES:
+		say("no permission to make \"%s\": see the mode of " SHMK_DEVICE " (or of /dev/shm)", uri);
+		return EXIT_PERM;
+	case ENOMEM:
+	case ENOSPC:
+		say("not enough memory for \"%s\" of %s: make it smaller%s", uri, human(o->bytes),
+		    o->page_bytes > 4096 ? " or use --page 4K" : "");
+		return EXIT_NOSPACE;
+	case EOPNOTSUPP:
+		say("the local backend has no 2M pages and no NUMA nodes: use shmk:NAME, or leave --page and --node out");
+		return EXIT_FAILED;
+	case EINVAL:
+		say("cannot make \"%s\": a name is up to 63 of A-Za-z0-9._-, not starting with . or -", uri);
+		return EXIT_USAGE;
+	case ENOENT:
+	case ENODEV:
+		say("no " SHMK_DEVICE ": load the module with 'modprobe shmk', or use local:NAME");
+		return EXIT_NOENT;
+	default:
+		return fail(err, "cannot make pool \"%s\"", uri);
+	}
+}
+
+static int same_size(const char *uri, const struct shmk_pool_opts *o)
+{
+	struct target t = TARGET_INIT;
+	struct shmk_pool_stat st;
+	struct shmk *s;
+	int status;
+
+	if (strlen(uri) >= sizeof(t.pool))
+		return bad_usage("pool", "the name '%s' is too long", uri);
+	strcpy(t.pool, uri);
+	status = target_attach(&t, SHMK_ATTACH_RDONLY, &s);
+	if (status)
+		return status;
+	shmk_pool_stat(s, &st);
+	tool_detach(s);
+	if (st.bytes == o->bytes)
+		return EXIT_OK;
+	say("pool \"%s\" is there already, with %s: remove it with 'shmk pool rm %s'", uri,
+	    human(st.bytes), uri);
+	return EXIT_BUSY;
+}
+
+/* A pool for as long as this process, and whoever attaches meanwhile, lives. */
+static int create_and_hold(const char *uri, const struct create_opts *o)
+{
+	struct shmk_attach_opts opts = { .create = &o->pool, .exclusive = !o->exist_ok };
+	struct shmk *s;
+	int err = shmk_attach(uri, &opts, &s);
+
+	if (err < 0)
+		return create_failed(uri, &o->pool, err);
+	printf("%s\n", uri);
+	fflush(stdout);
+	while (!stop_signal)
+		pause();
+	tool_detach(s);
+	return EXIT_OK;
+}
+
+static int create(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "size", required_argument, NULL, 's' },
+		{ "page", required_argument, NULL, 'p' },
+		{ "node", required_argument, NULL, 'N' },
+		{ "mode", required_argument, NULL, 'm' },
+		{ "uid", required_argument, NULL, 'U' },
+		{ "gid", required_argument, NULL, 'G' },
+		{ "unit", required_argument, NULL, 'u' },
+		{ "peers", required_argument, NULL, 'e' },
+		{ "queues", required_argument, NULL, 'Q' },
+		{ "rings", required_argument, NULL, 'r' },
+		{ "persist", no_argument, NULL, 'x' },
+		{ "exclusive", no_argument, NULL, 'x' },
+		{ "hold", no_argument, NULL, 'H' },
+		{ "exist-ok", no_argument, NULL, 'E' },
+		{ "pool", required_argument, NULL, 'P' },
+		{ "help", no_argument, NULL, 'h' },
+		{ }
+	};
+	struct create_opts o = { .pool = { .flags = SHMK_POOL_PERSIST,
+					   .uid = getuid(), .gid = getgid() } };
+	const char *uri = NULL;
+	int opt, status, err;
+
+	while ((opt = next_option(argc, argv, "hs:p:m:", longs)) != -1) {
+		if (opt == 'P')
+			uri = optarg;
+		else if ((status = create_option(&o, opt, optarg)))
+			return status;
+	}
+	if (!uri && optind < argc)
+		uri = argv[optind++];
+	if (!uri || optind < argc)
+		return bad_usage("pool", uri ? "one pool at a time" : "which pool?");
+	status = check_size(&o.pool);
+	if (status)
+		return status;
+	if (o.hold) {
+		o.pool.flags &= ~SHMK_POOL_PERSIST;
+		return create_and_hold(uri, &o);
+	}
+	err = shmk_pool_create(uri, &o.pool);
+	if (err == -EEXIST && o.exist_ok)
+		return same_size(uri, &o.pool);
+	return err < 0 ? create_failed(uri, &o.pool, err) : EXIT_OK;
+}
+
+static int remove_one(const char *uri)
+{
+	int err = shmk_pool_destroy(uri);
+
+	switch (-err) {
+	case 0:
+		return EXIT_OK;
+	case ENOENT:
+	case ENODEV:
+		say("no pool \"%s\": see 'shmk ls' for those there are", uri);
+		return EXIT_NOENT;
+	case EBUSY:
+		say("pool \"%s\" is in use: see 'shmk show %s' for by whom", uri, uri);
+		return EXIT_BUSY;
+	case EPERM:
+	case EACCES:
+		say("pool \"%s\" is not yours: ask its owner, see 'shmk ls'", uri);
+		return EXIT_PERM;
+	case EINVAL:
+		say("\"%s\" is no name of a pool: see 'shmk ls' for those there are", uri);
+		return EXIT_USAGE;
+	default:
+		return fail(err, "cannot remove pool \"%s\"", uri);
+	}
+}
+
+static int rm(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "pool", required_argument, NULL, 'P' },
+		{ "help", no_argument, NULL, 'h' },
+		{ }
+	};
+	int opt, one, status = EXIT_OK, n = 0;
+
+	while ((opt = next_option(argc, argv, "h", longs)) != -1) {
+		one = remove_one(optarg);
+		status = status ? status : one;
+		n++;
+	}
+	for (; optind < argc; optind++, n++) {
+		one = remove_one(argv[optind]);
+		status = status ? status : one;
+	}
+	return n ? status : bad_usage("pool", "which pool?");
+}
+
+int cmd_pool(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+
+	if (!strcmp(what, "--help") || !strcmp(what, "-h")) {
+		usage("pool", stdout);
+		return finish_stdout();
+	}
+	if (argc > 1)
+		argv[1] = argv[0];	/* getopt's complaints and --help go by argv[0] */
+	if (!strcmp(what, "create"))
+		return create(argc - 1, argv + 1);
+	if (!strcmp(what, "rm"))
+		return rm(argc - 1, argv + 1);
+	if (!strcmp(what, "ls"))
+		return cmd_ls(argc - 1, argv + 1);
+	return bad_usage("pool", *what ? "'%s' is not create, rm or ls" : "create, rm or ls?%s", what);
+}

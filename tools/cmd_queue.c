@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * shmk queue create|rm|ls
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "tool.h"
+
+static int create(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		TARGET_POOL_OPTION,
+		{ "capacity", required_argument, NULL, 'C' },
+		{ "slot", required_argument, NULL, 'S' },
+		{ "one-sender", no_argument, NULL, '1' },
+		{ "one-receiver", no_argument, NULL, '2' },
+		{ "help", no_argument, NULL, 'h' },
+		{ }
+	};
+	struct shmk_queue_opts o = { .flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_EXCL };
+	struct target t = TARGET_INIT;
+	struct shmk_queue *q;
+	struct shmk *s;
+	uint64_t slot;
+	int opt, status, err;
+
+	while ((opt = next_option(argc, argv, "hC:", longs)) != -1) {
+		if (opt == '1') {
+			o.flags |= SHMK_QUEUE_SP;
+		} else if (opt == '2') {
+			o.flags |= SHMK_QUEUE_SC;
+		} else if (opt == 'S') {
+			if (!parse_number(optarg, 256, &slot) || (slot != 64 && slot != 128 && slot != 256))
+				return bad_usage(argv[0], "a slot has 64, 128 or 256 bytes, not '%s'", optarg);
+			o.slot_bytes = slot;
+		} else if (target_option(&t, argv[0], opt, optarg) < 0) {
+			return EXIT_USAGE;
+		}
+	}
+	if (argc - optind != 1)
+		return bad_usage(argv[0], "give one POOL/QUEUE");
+	status = target_parse_queue(&t, argv[0], argv[optind]);
+	if (!status)
+		status = target_attach(&t, 0, &s);
+	if (status)
+		return status;
+	o.capacity = t.capacity;
+	err = shmk_queue_open(s, t.queue, &o, SHMK_TRY, &q);
+	if (err == -EEXIST) {
+		say("queue \"%s\" is there already: use it, or remove it with 'shmk queue rm %s/%s'",
+		    t.queue, t.pool, t.queue);
+		status = EXIT_BUSY;
+	} else if (err < 0) {
+		status = fail(err, "cannot make queue \"%s\" in pool \"%s\"", t.queue, t.pool);
+	} else {
+		shmk_queue_close(q);
+	}
+	tool_detach(s);
+	return status;
+}
+
+static int remove_one(struct target *t, const char *text)
+{
+	struct shmk *s;
+	int err, status = target_parse_queue(t, "queue", text);
+
+	if (!status)
+		status = target_attach(t, 0, &s);
+	if (status)
+		return status;
+	err = shmk_queue_remove(s, t->queue);
+	tool_detach(s);
+	if (err == -ENOENT)
+		say("no queue \"%s\" in pool \"%s\": see 'shmk show %s'", t->queue, t->pool, t->pool);
+	else if (err == -EBUSY)
+		say("queue \"%s\" is open: see 'shmk show %s' for who is attached", t->queue, t->pool);
+	else if (err < 0)
+		return fail(err, "cannot remove queue \"%s\" of pool \"%s\"", t->queue, t->pool);
+	return exit_status(err);
+}
+
+static int rm(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		TARGET_POOL_OPTION,
+		{ "help", no_argument, NULL, 'h' },
+		{ }
+	};
+	struct target given = TARGET_INIT;
+	int opt, status = EXIT_OK;
+
+	while ((opt = next_option(argc, argv, "h", longs)) != -1)
+		if (target_option(&given, argv[0], opt, optarg) < 0)
+			return EXIT_USAGE;
+	if (optind == argc)
+		return bad_usage(argv[0], "which queue?");
+	for (; optind < argc; optind++) {
+		struct target t = given;
+		int one = remove_one(&t, argv[optind]);
+
+		status = status ? status : one;
+	}
+	return status;
+}
+
+int cmd_queue(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+
+	if (!strcmp(what, "--help") || !strcmp(what, "-h")) {
+		usage("queue", stdout);
+		return finish_stdout();
+	}
+	if (!strcmp(what, "ls")) {	/* that the peers come with it does no harm */
+		argv[1] = (char []){ "show" };
+		return cmd_show(argc - 1, argv + 1);
+	}
+	if (argc > 1)
+		argv[1] = argv[0];
+	if (!strcmp(what, "create"))
+		return create(argc - 1, argv + 1);
+	if (!strcmp(what, "rm"))
+		return rm(argc - 1, argv + 1);
+	return bad_usage("queue", *what ? "'%s' is not create, rm or ls" : "create, rm or ls?%s", what);
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * shmk - look at pools, make them, and pass data through them.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+static int cmd_help(int argc, char **argv);
+static int cmd_version(int argc, char **argv);
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *brief;
+	const char *usage;	/* synopsis line, then options */
+} commands[] = {
+	{ "pool", cmd_pool, "make, remove and list pools",
+	  "pool create POOL --size SIZE [OPTION...] | pool rm POOL... | pool ls [--json]\n"
+	  "  -s, --size SIZE    payload bytes, a multiple of 64K (of 2M with --page 2M)\n"
+	  "  -p, --page 4K|2M   page size (2M: module only)\n"
+	  "      --node N       NUMA node (module only)\n"
+	  "  -m, --mode MODE    permission bits, default 0600\n"
+	  "      --uid N, --gid N  owner\n"
+	  "      --unit SIZE    grain of blocks, 256 .. 64K\n"
+	  "      --peers N, --queues N  most there may be, default 1024\n"
+	  "      --rings SIZE   room for all queues\n"
+	  "      --persist      stays until 'pool rm' (the default)\n"
+	  "      --hold         stays while this command runs, and its peers\n"
+	  "      --exist-ok     a pool that is there already, of this size, is fine\n" },
+	{ "queue", cmd_queue, "make, remove and list queues",
+	  "queue create POOL/QUEUE [OPTION...] | queue rm POOL/QUEUE... | queue ls POOL [--json]\n"
+	  "  -C, --capacity N   messages, a power of two, default 64\n"
+	  "      --slot 64|128|256  bytes of a slot\n"
+	  "      --one-sender, --one-receiver  one at a time, faster\n" },
+	{ "ls", cmd_ls, "list the pools of both backends",
+	  "ls [--json] [shmk: | local:]\n" },
+	{ "show", cmd_show, "a pool with its peers and queues",
+	  "show POOL [--json]\n" },
+	{ "send", cmd_send, "send files or standard input through a queue",
+	  "send POOL/QUEUE [FILE...]\n"
+	  "  -c, --create       make the pool and the queue if they are not there\n"
+	  "  -s, --size SIZE    of a new pool, default 16M; also --page, --mode\n"
+	  "  -C, --capacity N   of a new queue\n"
+	  "  -w, --wait         wait for pool and queue to appear\n"
+	  "  -b, --block SIZE   of a message; default by the pool's size, at most 256K\n"
+	  "  -a, --ack          wait until it has arrived; send again what was lost\n"
+	  "  -t, --timeout TIME give up when nothing moves for so long\n"
+	  "      --raw          messages without header, for other programs\n"
+	  "  -q, --quiet        no progress; -v, --verbose: a line at the end\n" },
+	{ "recv", cmd_recv, "receive what 'send' sends",
+	  "recv POOL/QUEUE [-o FILE | --dir DIR]\n"
+	  "  -o, --output FILE  default: standard output\n"
+	  "  -d, --dir DIR      each file under its own name\n"
+	  "      --shared       one of several readers of the same files; senders use --ack\n"
+	  "  -n, --senders N    end after so many 'send' commands, default 1\n"
+	  "      --follow       do not end\n"
+	  "      --raw          messages of any program, one after the other\n"
+	  "      --count N      with --raw: end after so many messages\n"
+	  "      --window SIZE  memory for what arrives too early, default 256M\n"
+	  "      --patience TIME  wait so long for what is missing, default 5s\n"
+	  "  -c, --create; -s, --size; -C, --capacity; -w, --wait; -t, --timeout;\n"
+	  "  -q, --quiet; -v, --verbose: as for 'send'\n" },
+	{ "forward", cmd_forward, "pass messages from one queue to another, without a copy",
+	  "forward POOL/FROM TO\n"
+	  "      --check        look at the checksum of each message, drop damaged ones\n"
+	  "      --delay TIME   work so long on each message (to try things out)\n"
+	  "      --hold N       keep the last N messages in hand (to try things out)\n"
+	  "      --count N      end after so many messages\n"
+	  "  -c, --create; -s, --size; -C, --capacity; -w, --wait; -t, --timeout;\n"
+	  "  -v, --verbose: as for 'send'. SIGINT and SIGTERM end it in good order\n" },
+	{ "wait", cmd_wait, "wait for peers to attach or to leave",
+	  "wait POOL --peers N | --at-most N\n"
+	  "  -t, --timeout TIME give up after so long\n"
+	  "  -w, --wait         wait for the pool to appear, too\n" },
+	{ "events", cmd_events, "tell who comes, leaves and dies",
+	  "events POOL [--json]\n"
+	  "      --count N      end after so many events\n"
+	  "      --type TYPE    only these: attached, detached, died, ... (may be repeated)\n"
+	  "  -t, --timeout TIME end after so long, with status 7 if --count was not reached\n"
+	  "  -w, --wait         wait for the pool to appear\n" },
+	{ "fsck", cmd_fsck, "check every invariant of a pool",
+	  "fsck POOL\n" },
+	{ "cleanup", cmd_cleanup, "remove what no living process holds",
+	  "cleanup [POOL | local: | shmk:]\n" },
+	{ "version", cmd_version, "tell the version",
+	  "version\n" },
+	{ "help", cmd_help, "tell more about a command",
+	  "help [COMMAND]\n" },
+};
+
+#define NR_COMMANDS	(sizeof(commands) / sizeof(commands[0]))
+
+static const struct command *find(const char *name)
+{
+	for (unsigned int i = 0; i < NR_COMMANDS; i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
+static void overview(FILE *to)
+{
+	fputs("usage: shmk COMMAND [ARGUMENT...]\n\n", to);
+	for (unsigned int i = 0; i < NR_COMMANDS; i++)
+		fprintf(to, "  %-9s%s\n", commands[i].name, commands[i].brief);
+	fputs("\nA pool is shmk:NAME (the module), local:NAME (no module, no root), or NAME: the\n"
+	      "module where it is loaded, else local. Start: shmk pool create x --size 64M\n", to);
+}
+
+void usage(const char *verb, FILE *to)
+{
+	const struct command *c = find(verb);
+
+	if (c)
+		fprintf(to, "usage: shmk %s", c->usage);
+	else
+		overview(to);
+}
+
+int next_option(int argc, char **argv, const char *shorts, const struct option *longs)
+{
+	int opt = getopt_long(argc, argv, shorts, longs, NULL);
+
+	if (opt == 'h') {
+		usage(argv[0], stdout);
+		exit(finish_stdout());
+	}
+	if (opt == '?' || opt == ':') {
+		/* getopt has told what; argv[0] is the verb, which reads "send: ...". */
+		fprintf(stderr, "shmk: see 'shmk help %s'\n", argv[0]);
+		exit(EXIT_USAGE);
+	}
+	return opt;
+}
+
+static int cmd_version(int argc, char **argv)
+{
+	if (argc > 1)
+		return bad_usage(argv[0], "version takes no argument");
+	printf("shmk %s, libshmk %s\n", SHMK_VERSION, shmk_version());
+	return finish_stdout();
+}
+
+static int cmd_help(int argc, char **argv)
+{
+	if (argc > 1 && !find(argv[1])) {
+		say("no command '%s': see 'shmk help'", argv[1]);
+		return EXIT_USAGE;
+	}
+	usage(argc > 1 ? argv[1] : "", stdout);
+	return finish_stdout();
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+	const struct command *c;
+	int status;
+
+	if (!strcmp(name, "--help") || !strcmp(name, "-h"))
+		name = "help";
+	if (!strcmp(name, "--version") || !strcmp(name, "-V"))
+		name = "version";
+	c = find(name);
+	if (!c) {
+		if (*name)
+			say("no command '%s': see 'shmk help'", name);
+		else
+			overview(stderr);
+		return EXIT_USAGE;
+	}
+	catch_signals();
+	status = c->run(argc - 1, argv + 1);
+	if (stop_signal && status != EXIT_OK) {
+		/* Cleaned up; now be seen to have died of it, as a shell expects. */
+		signal(stop_signal, SIG_DFL);
+		raise(stop_signal);
+	}
+	return status;
+}

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * util.c - sentences, numbers and progress.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/shmk.h>
+
+#include "tool.h"
+
+/* ----------------------------------------------------------- messages -- */
+
+static bool progress_line;	/* the cursor stands behind a progress line */
+
+static void vsay(const char *fmt, va_list ap)
+{
+	if (progress_line)
+		fputs("\r\033[K", stderr);
+	progress_line = false;
+	fputs("shmk: ", stderr);
+	vfprintf(stderr, fmt, ap);
+}
+
+void say(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsay(fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+int bad_usage(const char *verb, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsay(fmt, ap);
+	va_end(ap);
+	fprintf(stderr, ": see 'shmk help %s'\n", verb);
+	return EXIT_USAGE;
+}
+
+int exit_status(int err)
+{
+	switch (-err) {
+	case 0:
+		return EXIT_OK;
+	case EINVAL:
+	case E2BIG:
+		return EXIT_USAGE;
+	case ENOENT:
+	case ENODEV:
+		return EXIT_NOENT;
+	case EBUSY:
+	case EEXIST:
+		return EXIT_BUSY;
+	case EPERM:
+	case EACCES:
+	case EROFS:
+		return EXIT_PERM;
+	case ENOMEM:
+	case ENOSPC:
+	case ENOBUFS:
+	case EMFILE:
+	case ENFILE:
+	case EDQUOT:
+	case EFBIG:
+		return EXIT_NOSPACE;
+	case ETIMEDOUT:
+	case EAGAIN:
+		return EXIT_TIMEOUT;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+/* What an errno means for a user of the tool, when the caller has nothing more special to say. */
+static const char *meaning(int err)
+{
+	switch (-err) {
+	case EUCLEAN:
+		return "the pool's shared memory is damaged: look at it with 'shmk fsck'";
+	case EPROTO:
+		return "the pool was made by another version of shmk: remove it with 'shmk pool rm'";
+	case ESHUTDOWN:
+	case ENXIO:
+		return "the pool was taken away: run the command again";
+	case EROFS:
+		return "this user may only read the pool: change its mode or owner";
+	case ENOBUFS:
+		return "this process holds too many messages at once";
+	case EINTR:
+		return "interrupted";
+	default:
+		return strerror(-err);
+	}
+}
+
+int fail(int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	/* Whoever pressed ^C knows why it ended; main() dies of the signal. */
+	if (err == -EINTR && stop_signal)
+		return EXIT_FAILED;
+	va_start(ap, fmt);
+	vsay(fmt, ap);
+	va_end(ap);
+	fprintf(stderr, ": %s\n", meaning(err));
+	return exit_status(err);
+}
+
+int finish_stdout(void)
+{
+	if (fflush(stdout) || ferror(stdout))
+		return fail(-errno, "cannot write to standard output");
+	return EXIT_OK;
+}
+
+/* ------------------------------------------------------------ numbers -- */
+
+bool parse_number(const char *text, uint64_t max, uint64_t *n)
+{
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return false;
+	errno = 0;
+	*n = strtoull(text, &end, 0);
+	return !errno && !*end && *n <= max;
+}
+
+bool parse_size(const char *text, uint64_t *bytes)
+{
+	static const char units[] = "KMGTPE";
+	const char *unit;
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return false;
+	errno = 0;
+	*bytes = strtoull(text, &end, 10);
+	if (errno)
+		return false;
+	unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+	if (unit) {
+		unsigned int shift = 10 * (unit - units + 1);
+
+		if (*bytes > UINT64_MAX >> shift)
+			return false;
+		*bytes <<= shift;
+		end++;
+		if (*end == 'i')
+			end++;
+	}
+	if (*end == 'B')
+		end++;
+	return !*end;
+}
+
+bool parse_mode(const char *text, uint32_t *mode)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 8);
+
+	*mode = v;
+	return isdigit((unsigned char)*text) && !*end && !(v & ~0777UL);
+}
+
+bool parse_ms(const char *text, int64_t *ms)
+{
+	char *end;
+	double v;
+
+	if (!isdigit((unsigned char)*text) && *text != '.')
+		return false;
+	v = strtod(text, &end);
+	if (!strcmp(end, "s"))
+		v *= 1000;
+	else if (!strcmp(end, "m") || !strcmp(end, "min"))
+		v *= 60 * 1000;
+	else if (*end && strcmp(end, "ms"))
+		return false;
+	if (!(v <= 1e12))
+		return false;
+	*ms = v;
+	return true;
+}
+
+int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
+}
+
+static char *scratch(void)
+{
+	static char bufs[8][32];
+	static unsigned int next;
+
+	return bufs[next++ % 8];
+}
+
+const char *human(uint64_t bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	unsigned int u = 0;
+	double v = bytes;
+	char *buf = scratch();
+
+	while (v >= 1024 && u < 6) {
+		v /= 1024;
+		u++;
+	}
+	/* Whole numbers as such: what was asked for as 16M reads 16 MiB. */
+	snprintf(buf, 32, v == (uint64_t)v ? "%.0f %s" : "%.1f %s", v, units[u]);
+	return buf;
+}
+
+const char *human_ns(uint64_t ns)
+{
+	char *buf = scratch();
+
+	if (ns < 1000)
+		snprintf(buf, 32, "%llu ns", (unsigned long long)ns);
+	else if (ns < 1000000)
+		snprintf(buf, 32, "%.1f us", ns / 1e3);
+	else if (ns < 1000000000)
+		snprintf(buf, 32, "%.1f ms", ns / 1e6);
+	else if (ns < 120 * 1000000000ULL)
+		snprintf(buf, 32, "%.1f s", ns / 1e9);
+	else if (ns < 7200 * 1000000000ULL)
+		snprintf(buf, 32, "%.0f min", ns / 60e9);
+	else if (ns < 48 * 3600 * 1000000000ULL)
+		snprintf(buf, 32, "%.0f h", ns / 3600e9);
+	else
+		snprintf(buf, 32, "%.0f d", ns / 86400e9);
+	return buf;
+}
+
+/* ------------------------------------------------------------- events -- */
+
+const char *event_name(uint32_t type)
+{
+	switch (type) {
+	case SHMK_EV_ATTACHED:		return "attached";
+	case SHMK_EV_DETACHED:		return "detached";
+	case SHMK_EV_DIED:		return "died";
+	case SHMK_EV_QUEUE_CREATED:	return "queue-created";
+	case SHMK_EV_QUEUE_REMOVED:	return "queue-removed";
+	case SHMK_EV_DESTROYED:		return "destroyed";
+	case SHMK_EV_LOST:		return "events-lost";
+	default:			return "unknown";
+	}
+}
+
+const char *reason_name(uint32_t reason)
+{
+	switch (reason) {
+	case SHMK_REASON_NONE:		return "none";
+	case SHMK_REASON_DETACHED:	return "detached";
+	case SHMK_REASON_CLOSED:	return "closed";
+	case SHMK_REASON_EXITED:	return "exited";
+	case SHMK_REASON_KILLED:	return "killed";
+	case SHMK_REASON_EXEC:		return "exec";
+	default:			return "unknown";
+	}
+}
+
+const char *reason_text(uint32_t reason, int32_t code)
+{
+	static char buf[64];
+
+	switch (reason) {
+	case SHMK_REASON_DETACHED:
+		return "detached";
+	case SHMK_REASON_CLOSED:
+		return "closed its files";
+	case SHMK_REASON_EXITED:
+		snprintf(buf, sizeof(buf), "exited with status %d", code);
+		return buf;
+	case SHMK_REASON_KILLED:
+		snprintf(buf, sizeof(buf), "killed by signal %d (%s)", code, strsignal(code));
+		return buf;
+	case SHMK_REASON_EXEC:
+		return "started another program (exec)";
+	default:
+		return "ended, nobody can tell how";
+	}
+}
+
+/* ----------------------------------------------------------- progress -- */
+
+#define PROGRESS_EVERY_NS	200000000LL
+
+void progress_start(struct progress *p, const char *what, uint64_t total, bool quiet)
+{
+	*p = (struct progress){
+		.what = what,
+		.total = total,
+		.start_ns = now_ns(),
+		.on = !quiet && isatty(STDERR_FILENO),
+	};
+	p->shown_ns = p->start_ns;
+}
+
+static void progress_print(struct progress *p, int64_t now)
+{
+	double seconds = (now - p->start_ns) / 1e9;
+
+	fprintf(stderr, "\r\033[K%s %s", p->what, human(p->done));
+	if (p->total)
+		fprintf(stderr, " of %s, %d%%", human(p->total),
+			(int)(p->done * 100.0 / p->total));
+	if (seconds > 0)
+		fprintf(stderr, ", %s/s", human(p->done / seconds));
+	fflush(stderr);
+	p->shown_ns = now;
+	progress_line = true;
+}
+
+void progress_show(struct progress *p)
+{
+	int64_t now;
+
+	if (!p->on)
+		return;
+	now = now_ns();
+	if (now - p->shown_ns >= PROGRESS_EVERY_NS)
+		progress_print(p, now);
+}
+
+void progress_end(struct progress *p)
+{
+	if (!p->on)
+		return;
+	progress_print(p, now_ns());
+	fputc('\n', stderr);
+	progress_line = false;
+	p->on = false;
+}
