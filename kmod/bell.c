@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * bell.c - sleeping on a queue and waking who sleeps.
+ *
+ * A queue side file answers poll() from the slot words themselves, so it is
+ * level-triggered for poll, select, epoll and io_uring alike.
+ *
+ * The pair that loses no wake-up crosses from user space into the kernel:
+ *
+ *   sleeper (here, side_poll)             publisher (library, send or receive)
+ *     S1 poll_wait(): on the wait queue     P1 store the slot word
+ *     S2 waiters = 1                        P2 full fence (or the CAS of P1)
+ *     S3 smp_mb()                           P3 waiters != 0 ? swap to 0, ring
+ *     S4 look at the slots again
+ *
+ * Either S4 sees P1, then poll() says ready; or P3 sees S2, then the publisher
+ * rings, and the bell finds the sleeper on the wait queue because of S1. S3
+ * pairs with P2. A publisher that dies between swap and ring has a WAITING
+ * entry in its ledger, and settling rings for it.
+ *
+ * The waiters word can be written by any full member. A spoiled word costs a
+ * wake-up that members of that pool then miss; it costs the kernel nothing.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/module.h>
+#include <linux/poll.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "peer.h"
+#include "pool.h"
+#include "queue.h"
+
+/**
+ * struct side - the private data of a queue side file
+ * @pool: a reference
+ * @queue: held open
+ * @side: enum shmk_side
+ */
+struct side {
+	struct shmk_pool *pool;
+	struct shmk_queue *queue;
+	u32 side;
+};
+
+static __poll_t side_ready(const struct side *s)
+{
+	if (!shmk_ring_ready(&s->queue->rv, s->side))
+		return 0;
+	return s->side == SHMK_SIDE_RECV ? EPOLLIN | EPOLLRDNORM : EPOLLOUT | EPOLLWRNORM;
+}
+
+static u64 *side_waiters(const struct side *s)
+{
+	struct shmk_ring *ring = s->queue->rv.ring;
+
+	return s->side == SHMK_SIDE_RECV ? &ring->waiters_recv : &ring->waiters_send;
+}
+
+static __poll_t side_poll(struct file *file, poll_table *wait)
+{
+	struct side *s = file->private_data;
+	__poll_t ready;
+
+	poll_wait(file, &s->queue->wait[s->side], wait);	/* S1 */
+	ready = side_ready(s);
+	if (ready)
+		return ready;
+	WRITE_ONCE(*side_waiters(s), 1);			/* S2 */
+	smp_mb();						/* S3 */
+	return side_ready(s);					/* S4 */
+}
+
+static void side_show(struct seq_file *m, struct file *file)
+{
+	struct side *s = file->private_data;
+
+	shmk_pool_show(m, s->pool);
+	seq_printf(m, "queue:\t%s\n", s->queue->name);
+	seq_printf(m, "queue-id:\t%td\n", s->queue - s->pool->queues);
+	seq_printf(m, "side:\t%s\n", s->side == SHMK_SIDE_RECV ? "recv" : "send");
+	seq_printf(m, "waiters:\t%llu\n", READ_ONCE(*side_waiters(s)));
+}
+
+static int side_release(struct inode *inode, struct file *file)
+{
+	struct side *s = file->private_data;
+
+	shmk_queue_unhold(s->pool, s->queue);
+	shmk_pool_put(s->pool);
+	kfree(s);
+	return 0;
+}
+
+static const struct file_operations side_ops = {
+	.owner		= THIS_MODULE,
+	.poll		= side_poll,
+	.show_fdinfo	= side_show,
+	.release	= side_release,
+};
+
+/**
+ * shmk_side_file() - a file to sleep on one side of a queue
+ * @peer: has the queue open
+ * @id: of the queue
+ * @side: enum shmk_side
+ */
+struct file *shmk_side_file(struct shmk_peer *peer, u32 id, u32 side)
+{
+	struct file *file;
+	struct side *s;
+
+	s = kzalloc(sizeof(*s), GFP_KERNEL_ACCOUNT);
+	if (!s)
+		return ERR_PTR(-ENOMEM);
+	s->queue = shmk_queue_hold(peer, id);
+	if (IS_ERR(s->queue)) {
+		file = ERR_CAST(s->queue);
+		goto free_side;
+	}
+	s->pool = peer->pool;
+	s->side = side;
+	file = anon_inode_getfile("[shmk-queue]", &side_ops, s, O_RDONLY);
+	if (IS_ERR(file))
+		goto unhold;
+	refcount_inc(&s->pool->refs);
+	return file;
+
+unhold:
+	shmk_queue_unhold(s->pool, s->queue);
+free_side:
+	kfree(s);
+	return file;
+}
+
+/**
+ * shmk_bell_ring() - wake who sleeps on these sides
+ * @pool: of the attachment
+ * @bells: user pointer to struct shmk_bell_one
+ * @nr: 1 .. SHMK_BELLS_MAX
+ *
+ * All are checked before the first rings. A queue that is not there has no
+ * sleepers.
+ *
+ * Return: 0, -EINVAL or -EFAULT.
+ */
+int shmk_bell_ring(struct shmk_pool *pool, u64 bells, u32 nr)
+{
+	struct shmk_bell_one one[SHMK_BELLS_MAX];
+	u32 i;
+
+	if (!nr || nr > SHMK_BELLS_MAX)
+		return -EINVAL;
+	if (copy_from_user(one, u64_to_user_ptr(bells), nr * sizeof(one[0])))
+		return -EFAULT;
+	for (i = 0; i < nr; i++)
+		if (one[i].id >= pool->view.nr_queues || one[i].side > SHMK_SIDE_SEND)
+			return -EINVAL;
+	for (i = 0; i < nr; i++)
+		shmk_queue_wake(pool, one[i].id, one[i].side);
+	return 0;
+}

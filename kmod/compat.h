@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * compat.h - one spelling for what differs between kernels.
+ *
+ * SHMK_HAVE_* come from Kbuild, which looks into the headers: distribution
+ * kernels carry backports, so their version says nothing.
+ */
+#ifndef SHMK_COMPAT_H
+#define SHMK_COMPAT_H
+
+#include <linux/mm.h>
+#ifdef SHMK_HAVE_URING_CMD_H
+#include <linux/io_uring/cmd.h>
+#else
+#include <linux/io_uring.h>
+#endif
+
+#ifndef SHMK_HAVE_VM_FLAGS_SET
+static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
+{
+	vma->vm_flags |= flags;
+}
+
+static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flags)
+{
+	vma->vm_flags &= ~flags;
+}
+#endif
+
+/* The command area of the sqe: user space may still be writing to it. */
+static inline const void *shmk_uring_cmd_area(const struct io_uring_cmd *cmd)
+{
+#ifdef SHMK_HAVE_URING_CMD_SQE
+	return cmd->sqe->cmd;
+#else
+	return cmd->cmd;
+#endif
+}
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * peer.h - one mm in one pool.
+ */
+#ifndef SHMK_PEER_H
+#define SHMK_PEER_H
+
+#include <linux/atomic.h>
+#include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/mmu_notifier.h>
+#include <linux/refcount.h>
+#include <linux/sched.h>
+#include <linux/types.h>
+#include <linux/uidgid.h>
+#include <linux/workqueue.h>
+#include <uapi/linux/shmk.h>
+
+#include "event.h"
+#include "settle.h"
+
+struct shmk_pool;
+
+/* One way only. Who moves a peer from ALIVE to ENDING settles it, and nobody else. */
+enum shmk_peer_stage {
+	SHMK_PEER_STAGE_NEW,	/* being attached; nobody can see it */
+	SHMK_PEER_STAGE_ALIVE,
+	SHMK_PEER_STAGE_ENDING,
+	SHMK_PEER_STAGE_GONE,	/* everything is given back, the id is free */
+};
+
+/**
+ * struct shmk_mm - an mm that has peers; one per mm
+ * @notifier: of this mm; each peer holds a reference to it
+ * @lock: protects @peers
+ * @peers: that are ALIVE or whose ender has not taken them off yet
+ */
+struct shmk_mm {
+	struct mmu_notifier notifier;
+	spinlock_t lock;
+	struct list_head peers;
+};
+
+/**
+ * struct shmk_peer - one mm in one pool; the private data of its attachment file
+ *
+ * Referenced by the file and by shmk_mm.peers, whose reference goes to the ender.
+ */
+struct shmk_peer {
+	struct shmk_reader reader;	/* first, see event.h */
+	refcount_t refs;
+	atomic_t stage;
+	struct list_head node;		/* in shmk_mm.peers; shmk_mm.lock */
+
+	/* Constant while anybody can see the peer. */
+	struct shmk_pool *pool;		/* a reference */
+	struct shmk_mm *mm;
+	u32 id;				/* 0: none */
+	u32 gen;
+	u32 nr_entries;
+	u64 ledger_bytes;		/* whole pages */
+	struct shmk_ledger *ledger;	/* the kernel's view */
+	bool rdonly;
+	struct pid *pid;		/* of the thread group that attached */
+	kuid_t uid;
+	char comm[TASK_COMM_LEN];
+	u64 attached_ns;
+
+	u32 *opens;			/* by queue id, how often; pool->lock */
+
+	/* The ender's alone. */
+	struct work_struct work;
+	u64 began_ns;
+	u32 high;			/* entries to look at */
+	u32 cursor;			/* 0 .. 2 * high, see peer.c */
+	u32 reason;
+	int code;
+	struct shmk_settled settled;
+};
+
+struct shmk_peer *shmk_peer_create(struct shmk_pool *pool,
+				   struct shmk_attach *args);
+void shmk_peer_publish(struct shmk_peer *peer);
+int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping);
+void shmk_peer_close(struct shmk_peer *peer);
+int shmk_peer_info(struct shmk_pool *pool, struct shmk_peer_info *info);
+
+static inline bool shmk_peer_alive(const struct shmk_peer *peer)
+{
+	return atomic_read(&peer->stage) == SHMK_PEER_STAGE_ALIVE;
+}
+
+/* The mm is pinned by the notifier: its address cannot be another's meanwhile. */
+static inline bool shmk_peer_is_mm(const struct shmk_peer *peer,
+				   const struct mm_struct *mm)
+{
+	return peer->mm->notifier.mm == mm;
+}
+
+int shmk_peers_init(void);
+void shmk_peers_exit(void);
+
+/* map.c */
+struct file *shmk_attachment_file(struct shmk_peer *peer);
+
+#endif

@@ -1,0 +1,749 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * pool.c - the table of pools: make, find, permit, account, take apart.
+ *
+ * A pool is entered into the table first, with its name and its share of the
+ * limits taken but not to be found; then its pages are allocated; then it is
+ * published. So two creators of one name never both allocate, limits cannot be
+ * overrun together, and nobody sees a half-made pool.
+ *
+ * References come from files, peers and persistence. The last one takes the
+ * pool apart in this order: out of sysfs, out of the table, pages. The sysfs
+ * entry goes first because the name may be taken again as soon as the table
+ * has let go of it.
+ *
+ * Names belong to the machine, not to a namespace: two containers that are
+ * given the same device node can meet. Owner, group and mode decide as for
+ * System V shared memory, with ids of the initial user namespace.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/capability.h>
+#include <linux/cred.h>
+#include <linux/ctype.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/overflow.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/user.h>
+#include <linux/seq_file.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/timekeeping.h>
+#include <linux/user_namespace.h>
+
+#include "ioctl.h"
+#include "peer.h"
+#include "pool.h"
+#include "queue.h"
+
+#define DEFAULT_PEERS	1024
+#define DEFAULT_QUEUES	1024
+
+static DEFINE_MUTEX(pools_lock);
+static LIST_HEAD(pools);		/* by growing id; pools_lock */
+static u64 last_id;			/* pools_lock */
+static u64 total_bytes;			/* pools_lock */
+static u32 nr_pools;			/* pools_lock */
+
+/* ----------------------------------------------------------- geometry -- */
+
+bool shmk_name_valid(const char *name)
+{
+	size_t len = strnlen(name, SHMK_NAME_LEN);
+	size_t i;
+
+	if (len == 0 || len == SHMK_NAME_LEN || name[0] == '.' || name[0] == '-')
+		return false;
+	for (i = 0; i < len; i++)
+		if (!isascii(name[i]) || (!isalnum(name[i]) && !strchr("._-", name[i])))
+			return false;
+	return true;
+}
+
+/* All of it is checked arithmetic; the layout's numbers fit 44 bits by these bounds. */
+static bool size_valid(u64 bytes, u32 page_shift, u32 unit_shift)
+{
+	u64 span = (u64)SHMK_SPAN_UNITS << unit_shift;
+
+	return bytes && !(bytes & ((1ULL << page_shift) - 1)) &&
+	       !(bytes & (span - 1)) && bytes >> unit_shift <= SHMK_BLOCKS_MAX;
+}
+
+static u32 choose_unit_shift(u64 bytes)
+{
+	u32 shift = SHMK_UNIT_SHIFT_MIN;
+
+	while (shift < SHMK_UNIT_SHIFT_MAX && bytes >> shift > SHMK_BLOCKS_MAX)
+		shift++;
+	return shift;
+}
+
+static u64 choose_rings_bytes(u64 bytes)
+{
+	return clamp_t(u64, bytes / 16, 256 << 10, 64 << 20);
+}
+
+/* Fills in what was left to choose. */
+static int check_args(struct shmk_pool_create *args)
+{
+	if (args->flags & ~SHMK_POOL_F_ALL || args->reserved)
+		return -EINVAL;
+	if (memchr_inv(args->name, 0, sizeof(args->name)) && !shmk_name_valid(args->name))
+		return -EINVAL;
+	if (args->flags & SHMK_POOL_F_PERSIST && !args->name[0])
+		return -EINVAL;
+	if (args->page_shift != PAGE_SHIFT && args->page_shift != PMD_SHIFT)
+		return -EINVAL;
+	if (!args->unit_shift)
+		args->unit_shift = choose_unit_shift(args->bytes);
+	if (args->unit_shift < SHMK_UNIT_SHIFT_MIN || args->unit_shift > SHMK_UNIT_SHIFT_MAX)
+		return -EINVAL;
+	if (!size_valid(args->bytes, args->page_shift, args->unit_shift))
+		return -EINVAL;
+	if (args->node < -1 || args->node >= MAX_NUMNODES ||
+	    (args->node >= 0 && !node_state(args->node, N_MEMORY)))
+		return -EINVAL;
+	if (args->mode & ~0666 || args->nr_peers > SHMK_PEERS_MAX ||
+	    args->nr_queues > SHMK_QUEUES_MAX)
+		return -EINVAL;
+	if (!args->nr_peers)
+		args->nr_peers = DEFAULT_PEERS;
+	if (!args->nr_queues)
+		args->nr_queues = DEFAULT_QUEUES;
+	if (args->rings_bytes > 1ULL << (SHMK_MAP_SHIFT - 1))
+		return -EINVAL;
+	if (!args->rings_bytes)
+		args->rings_bytes = choose_rings_bytes(args->bytes);
+	args->rings_bytes = ALIGN(args->rings_bytes, SZ_4K);
+	return 0;
+}
+
+/* Where everything is; the same words later stand at the head of the status region. */
+static void layout(const struct shmk_pool_create *args, struct shmk_status *s)
+{
+	u64 at, map_bytes;
+
+	s->version = SHMK_LAYOUT_VERSION;
+	s->flags = args->flags;
+	s->data_bytes = args->bytes;
+	s->ledger_stride = SHMK_LEDGER_STRIDE;
+	s->map_ledger = SHMK_MAP_LEDGER;
+	s->map_control = SHMK_MAP_CONTROL;
+	s->map_data = SHMK_MAP_DATA;
+	s->page_shift = args->page_shift;
+	s->unit_shift = args->unit_shift;
+	s->nr_spans = args->bytes >> (args->unit_shift + SHMK_SPAN_UNITS_SHIFT);
+	s->nr_blocks = s->nr_spans << SHMK_SPAN_UNITS_SHIFT;
+	s->nr_peers = args->nr_peers;
+	s->nr_queues = args->nr_queues;
+	s->created_ns = ktime_get_ns();
+	memcpy(s->name, args->name, strnlen(args->name, SHMK_NAME_LEN - 1));
+
+	s->peers_off = ALIGN(sizeof(*s), SHMK_LINE);
+	at = s->peers_off + (s->nr_peers + 1ULL) * sizeof(struct shmk_peer_status);
+	s->queues_off = ALIGN(at, SHMK_LINE);
+	at = s->queues_off + s->nr_queues * (u64)sizeof(struct shmk_queue_status);
+	s->status_bytes = PAGE_ALIGN(at);
+
+	map_bytes = ALIGN(DIV_ROUND_UP(s->nr_spans, 8), SHMK_LINE);
+	s->free_map_off = ALIGN(sizeof(struct shmk_control), SHMK_LINE);
+	s->stale_map_off = s->free_map_off + map_bytes;
+	s->spans_off = s->stale_map_off + map_bytes;
+	s->blocks_off = s->spans_off + s->nr_spans * (u64)sizeof(struct shmk_span);
+	at = s->blocks_off + s->nr_blocks * (u64)sizeof(struct shmk_block);
+	s->rings_off = ALIGN(at, SZ_4K);
+	s->rings_bytes = args->rings_bytes;
+	s->control_bytes = ALIGN(s->rings_off + s->rings_bytes, 1ULL << s->page_shift);
+}
+
+/* ---------------------------------------------------------- the table -- */
+
+static struct shmk_pool *find_locked(const char *name)
+{
+	struct shmk_pool *pool;
+
+	lockdep_assert_held(&pools_lock);
+	list_for_each_entry(pool, &pools, node_in_pools)
+		if (pool->named && !strcmp(pool->name, name))
+			return pool;
+	return NULL;
+}
+
+static u32 count_of_locked(kuid_t creator)
+{
+	struct shmk_pool *pool;
+	u32 nr = 0;
+
+	list_for_each_entry(pool, &pools, node_in_pools)
+		nr += uid_eq(pool->creator, creator);
+	return nr;
+}
+
+static int limits_locked(const struct shmk_pool *pool, u64 bytes)
+{
+	unsigned long long max_pool = READ_ONCE(shmk_max_pool_bytes);
+	unsigned long long max_total = READ_ONCE(shmk_max_total_bytes);
+	unsigned int max_pools = READ_ONCE(shmk_max_pools_per_user);
+
+	if (max_pool && bytes > max_pool)
+		return -EPERM;
+	if (max_total && (total_bytes > max_total ||
+			  pool->memory_bytes > max_total - total_bytes))
+		return -EPERM;
+	if (max_pools && count_of_locked(pool->creator) >= max_pools)
+		return -EPERM;
+	return 0;
+}
+
+/* Takes the name and the share of the limits. */
+static int table_enter(struct shmk_pool *pool, u64 bytes)
+{
+	int err = 0;
+
+	mutex_lock(&pools_lock);
+	if (pool->name[0] && find_locked(pool->name))
+		err = -EEXIST;
+	if (!err)
+		err = limits_locked(pool, bytes);
+	if (!err) {
+		pool->id = ++last_id;
+		pool->named = pool->name[0];
+		total_bytes += pool->memory_bytes;
+		nr_pools++;
+		list_add_tail(&pool->node_in_pools, &pools);
+	}
+	mutex_unlock(&pools_lock);
+	return err;
+}
+
+static void table_leave(struct shmk_pool *pool)
+{
+	mutex_lock(&pools_lock);
+	list_del(&pool->node_in_pools);
+	total_bytes -= pool->memory_bytes;
+	nr_pools--;
+	mutex_unlock(&pools_lock);
+}
+
+void shmk_pool_totals(struct shmk_info *info)
+{
+	mutex_lock(&pools_lock);
+	info->nr_pools = nr_pools;
+	info->total_bytes = total_bytes;
+	mutex_unlock(&pools_lock);
+}
+
+/* --------------------------------------------------------- permission -- */
+
+static bool is_owner(const struct shmk_pool *pool)
+{
+	return uid_eq(current_euid(), pool->uid) || uid_eq(current_euid(), pool->creator);
+}
+
+static bool permitted(const struct shmk_pool *pool, bool rdonly)
+{
+	u32 mode = pool->mode;
+	u32 want = rdonly ? 04 : 06;
+
+	if (is_owner(pool))
+		mode >>= 6;
+	else if (in_egroup_p(pool->gid))
+		mode >>= 3;
+	return (mode & want) == want || capable(CAP_DAC_OVERRIDE);
+}
+
+static int set_owner(struct shmk_pool *pool, const struct shmk_pool_create *args)
+{
+	pool->creator = current_euid();
+	pool->uid = args->uid == (u32)-1 ? current_euid() :
+		    make_kuid(current_user_ns(), args->uid);
+	pool->gid = args->gid == (u32)-1 ? current_egid() :
+		    make_kgid(current_user_ns(), args->gid);
+	if (!uid_valid(pool->uid) || !gid_valid(pool->gid))
+		return -EINVAL;
+	if (uid_eq(pool->uid, current_euid()) && in_egroup_p(pool->gid))
+		return 0;
+	return capable(CAP_CHOWN) ? 0 : -EPERM;
+}
+
+/* --------------------------------------------------------- accounting -- */
+
+/* As AF_XDP charges its umem: the user, not the process, has so much locked. */
+static int charge(struct shmk_pool *pool)
+{
+	unsigned long pages = pool->memory_bytes >> PAGE_SHIFT;
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+	struct user_struct *user = current_user();
+	unsigned long old;
+
+	if (capable(CAP_IPC_LOCK))
+		return 0;
+	do {
+		old = atomic_long_read(&user->locked_vm);
+		if (old > limit || pages > limit - old)
+			return -EPERM;
+	} while (atomic_long_cmpxchg(&user->locked_vm, old, old + pages) != old);
+	pool->user = get_uid(user);
+	pool->locked_pages = pages;
+	return 0;
+}
+
+static void uncharge(struct shmk_pool *pool)
+{
+	if (!pool->user)
+		return;
+	atomic_long_sub(pool->locked_pages, &pool->user->locked_vm);
+	free_uid(pool->user);
+}
+
+/* ------------------------------------------------------ making a pool -- */
+
+static int alloc_tables(struct shmk_pool *pool, const struct shmk_status *s)
+{
+	pool->peer_ids = bitmap_zalloc(s->nr_peers + 1, GFP_KERNEL_ACCOUNT);
+	pool->peers = kvcalloc(s->nr_peers + 1, sizeof(*pool->peers), GFP_KERNEL_ACCOUNT);
+	pool->ledgers = kvcalloc(s->nr_peers + 1, sizeof(*pool->ledgers), GFP_KERNEL_ACCOUNT);
+	if (!pool->peer_ids || !pool->peers || !pool->ledgers)
+		return -ENOMEM;
+	__set_bit(0, pool->peer_ids);
+	return shmk_events_init(&pool->events) ?: shmk_queues_init(pool, s->nr_queues);
+}
+
+static int alloc_regions(struct shmk_pool *pool, const struct shmk_status *s)
+{
+	int err;
+
+	err = shmk_region_alloc(&pool->data, s->data_bytes, s->page_shift, pool->node);
+	if (!err)
+		err = shmk_region_alloc(&pool->control, s->control_bytes,
+					s->page_shift, pool->node);
+	if (!err)
+		err = shmk_region_alloc(&pool->status_region, s->status_bytes,
+					PAGE_SHIFT, NUMA_NO_NODE);
+	if (!err)
+		err = shmk_region_view(&pool->control);
+	if (!err)
+		err = shmk_region_view(&pool->status_region);
+	return err;
+}
+
+static void no_queue(const struct shmk_view *view, u32 id, struct shmk_ring_view *rv)
+{
+	rv->slots = NULL;
+}
+
+/* The free map is the only thing in a new pool that is not zero. */
+static void set_up(struct shmk_pool *pool, const struct shmk_status *s)
+{
+	void *control = pool->control.addr;
+
+	pool->status = pool->status_region.addr;
+	*pool->status = *s;
+	pool->peer_status = pool->status_region.addr + s->peers_off;
+	pool->queue_status = pool->status_region.addr + s->queues_off;
+	pool->view = (struct shmk_view){
+		.spans		= control + s->spans_off,
+		.free_map	= control + s->free_map_off,
+		.stale_map	= control + s->stale_map_off,
+		.blocks		= control + s->blocks_off,
+		.nr_spans	= s->nr_spans,
+		.unit_shift	= s->unit_shift,
+		.nr_queues	= s->nr_queues,
+		.queue		= no_queue,
+		.owner		= pool,
+	};
+	bitmap_set(control + s->free_map_off, 0, s->nr_spans);
+}
+
+/* Undoes what was done of making a pool, whatever that was. */
+static void take_apart(struct shmk_pool *pool)
+{
+	u32 i;
+
+	shmk_region_free(&pool->data);
+	shmk_region_free(&pool->control);
+	for (i = 0; pool->ledgers && pool->status && i <= pool->status->nr_peers; i++)
+		shmk_region_free(&pool->ledgers[i]);
+	shmk_region_free(&pool->status_region);
+	shmk_queues_free(pool);
+	shmk_events_free(&pool->events);
+	kvfree(pool->ledgers);
+	kvfree(pool->peers);
+	bitmap_free(pool->peer_ids);
+	uncharge(pool);
+}
+
+static struct shmk_pool *pool_alloc(const struct shmk_pool_create *args,
+				    const struct shmk_status *s)
+{
+	struct shmk_pool *pool;
+
+	pool = kzalloc(sizeof(*pool), GFP_KERNEL_ACCOUNT);
+	if (!pool)
+		return ERR_PTR(-ENOMEM);
+	refcount_set(&pool->refs, 1);
+	spin_lock_init(&pool->lock);
+	INIT_LIST_HEAD(&pool->rings);
+	memcpy(pool->name, s->name, sizeof(pool->name));
+	pool->memory_bytes = s->data_bytes + s->control_bytes + s->status_bytes;
+	pool->page_shift = args->page_shift;
+	pool->node = args->node;
+	pool->mode = args->mode;
+	shmk_sysfs_prepare(pool);
+	return pool;
+}
+
+/**
+ * shmk_pool_create() - a pool with all its pages, not to be found yet
+ * @user_args: as they came
+ *
+ * Return: the caller's reference, or an error: -EINVAL, -EPERM, -EEXIST,
+ * -ENOMEM, -EINTR. shmk_pool_publish() makes it visible.
+ */
+struct shmk_pool *shmk_pool_create(const struct shmk_pool_create *user_args)
+{
+	struct shmk_pool_create args = *user_args;
+	struct shmk_status s = { };
+	struct shmk_pool *pool;
+	int err;
+
+	err = check_args(&args);
+	if (err)
+		return ERR_PTR(err);
+	layout(&args, &s);
+	pool = pool_alloc(&args, &s);
+	if (IS_ERR(pool))
+		return pool;
+	err = set_owner(pool, &args);
+	if (err)
+		goto free_pool;
+	err = table_enter(pool, args.bytes);
+	if (err)
+		goto free_pool;
+	err = charge(pool);
+	if (err)
+		goto leave_table;
+	err = alloc_tables(pool, &s);
+	if (!err)
+		err = alloc_regions(pool, &s);
+	if (err)
+		goto take_apart;
+	set_up(pool, &s);
+	err = shmk_sysfs_add(pool);
+	if (err)
+		goto take_apart;
+	return pool;
+
+take_apart:
+	take_apart(pool);
+leave_table:
+	table_leave(pool);
+free_pool:
+	kobject_put(&pool->kobj);
+	return ERR_PTR(err);
+}
+
+/**
+ * shmk_pool_publish() - from now on the pool may be found; cannot fail
+ */
+void shmk_pool_publish(struct shmk_pool *pool)
+{
+	mutex_lock(&pools_lock);
+	if (pool->status->flags & SHMK_POOL_F_PERSIST) {
+		/* A persistent pool is a reason not to unload the module. */
+		__module_get(THIS_MODULE);
+		refcount_inc(&pool->refs);
+		pool->persistent = true;
+	}
+	/* Whoever sees the magic sees all the geometry before it. */
+	smp_store_release(&pool->status->magic, SHMK_LAYOUT_MAGIC);
+	pool->ready = true;
+	mutex_unlock(&pools_lock);
+}
+
+/**
+ * shmk_pool_put() - drop a reference; may sleep
+ */
+void shmk_pool_put(struct shmk_pool *pool)
+{
+	if (!refcount_dec_and_test(&pool->refs))
+		return;
+	shmk_sysfs_del(pool);
+	table_leave(pool);
+	take_apart(pool);
+	kobject_put(&pool->kobj);	/* frees the pool */
+}
+
+/* ---------------------------------------------------- finding, ending -- */
+
+/**
+ * shmk_pool_open() - find a pool by name
+ * @args: checked by the caller but for the name
+ *
+ * Return: a reference, or -EINVAL, -ENOENT, -EACCES.
+ */
+struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args)
+{
+	struct shmk_pool *pool;
+
+	if (!shmk_name_valid(args->name))
+		return ERR_PTR(-EINVAL);
+	mutex_lock(&pools_lock);
+	pool = find_locked(args->name);
+	if (!pool || !pool->ready)
+		pool = ERR_PTR(-ENOENT);
+	else if (!permitted(pool, args->flags & SHMK_OPEN_F_RDONLY))
+		pool = ERR_PTR(-EACCES);
+	else if (!refcount_inc_not_zero(&pool->refs))
+		pool = ERR_PTR(-ENOENT);
+	mutex_unlock(&pools_lock);
+	return pool;
+}
+
+/**
+ * shmk_pool_next() - the first pool with a larger id that the caller may read
+ * @id: 0 to begin
+ *
+ * Return: a reference or NULL.
+ */
+struct shmk_pool *shmk_pool_next(u64 id)
+{
+	struct shmk_pool *pool, *found = NULL;
+
+	mutex_lock(&pools_lock);
+	list_for_each_entry(pool, &pools, node_in_pools) {
+		if (pool->id <= id || !pool->ready || !permitted(pool, true) ||
+		    !refcount_inc_not_zero(&pool->refs))
+			continue;
+		found = pool;
+		break;
+	}
+	mutex_unlock(&pools_lock);
+	return found;
+}
+
+static bool has_peers(struct shmk_pool *pool)
+{
+	bool any;
+
+	spin_lock(&pool->lock);
+	any = pool->status->peers_now;
+	spin_unlock(&pool->lock);
+	return any;
+}
+
+/* Finds the pool, and takes over what keeps it: no second destroyer gets it. */
+static struct shmk_pool *claim_for_destroy(const char *name)
+{
+	struct shmk_pool *pool;
+
+	mutex_lock(&pools_lock);
+	pool = find_locked(name);
+	if (!pool || !pool->ready)
+		pool = ERR_PTR(-ENOENT);
+	else if (!is_owner(pool) && !capable(CAP_SYS_ADMIN))
+		pool = ERR_PTR(-EPERM);
+	else if (has_peers(pool))
+		pool = ERR_PTR(-EBUSY);
+	else if (!refcount_inc_not_zero(&pool->refs))
+		pool = ERR_PTR(-ENOENT);
+	else
+		pool->ready = false;
+	mutex_unlock(&pools_lock);
+	return pool;
+}
+
+/* Not before sysfs has let go: the next pool of this name makes the same entry. */
+static bool drop_name(struct shmk_pool *pool)
+{
+	bool persistent;
+
+	mutex_lock(&pools_lock);
+	pool->named = false;
+	persistent = pool->persistent;
+	pool->persistent = false;
+	pool->ready = true;
+	mutex_unlock(&pools_lock);
+	return persistent;
+}
+
+/**
+ * shmk_pool_destroy() - take a pool's name away, and its persistence
+ * @args: checked by the caller but for the name
+ *
+ * Files that are open stay what they are; the last one takes the pages.
+ *
+ * Return: 0, -EINVAL, -ENOENT, -EPERM or -EBUSY.
+ */
+int shmk_pool_destroy(const struct shmk_pool_destroy *args)
+{
+	struct shmk_event event = { .type = SHMK_EV_DESTROYED };
+	struct shmk_pool *pool;
+
+	if (!shmk_name_valid(args->name))
+		return -EINVAL;
+	pool = claim_for_destroy(args->name);
+	if (IS_ERR(pool))
+		return PTR_ERR(pool);
+	shmk_sysfs_del(pool);
+	if (drop_name(pool)) {
+		shmk_pool_put(pool);
+		module_put(THIS_MODULE);	/* the device file holds it too */
+	}
+	shmk_event_push(pool, &event, NULL, current_euid());
+	shmk_event_wake(pool);
+	shmk_pool_put(pool);
+	return 0;
+}
+
+/* ------------------------------------------------------------- telling -- */
+
+/* All counters but magic are words that only the kernel writes, under pool->lock. */
+void shmk_pool_count_locked(struct shmk_pool *pool, u64 *counter, s64 change)
+{
+	lockdep_assert_held(&pool->lock);
+	WRITE_ONCE(*counter, *counter + change);
+}
+
+/**
+ * shmk_pool_usage() - count blocks in use
+ * @pool: the pool
+ * @usage: zeroed; added to
+ *
+ * Return: 0, or -EINTR when the caller is being killed.
+ */
+int shmk_pool_usage(struct shmk_pool *pool, struct shmk_settled *usage)
+{
+	const u32 step = 64;
+	u32 first, nr = pool->view.nr_spans;
+
+	for (first = 0; first < nr; first += step) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		shmk_settle_usage(&pool->view, first, min(first + step, nr), usage);
+		cond_resched();
+	}
+	return 0;
+}
+
+static void info_identity(struct shmk_pool *pool, struct shmk_pool_info *info)
+{
+	struct shmk_status *s = pool->status;
+
+	info->id = pool->id;
+	info->bytes = s->data_bytes;
+	info->memory_bytes = pool->memory_bytes;
+	info->page_shift = s->page_shift;
+	info->unit_shift = s->unit_shift;
+	info->node = pool->node;
+	info->mode = pool->mode;
+	info->uid = from_kuid_munged(current_user_ns(), pool->uid);
+	info->gid = from_kgid_munged(current_user_ns(), pool->gid);
+	info->nr_peers = s->nr_peers;
+	info->nr_queues = s->nr_queues;
+	info->created_ns = s->created_ns;
+
+	mutex_lock(&pools_lock);
+	info->flags = pool->persistent ? SHMK_POOL_F_PERSIST : 0;
+	if (pool->named)
+		memcpy(info->name, pool->name, sizeof(info->name));
+	mutex_unlock(&pools_lock);
+}
+
+static void info_counters(struct shmk_pool *pool, struct shmk_pool_info *info)
+{
+	struct shmk_status *s = pool->status;
+
+	spin_lock(&pool->lock);
+	info->peers_now = s->peers_now;
+	info->queues_now = s->queues_now;
+	info->attaches = s->attaches;
+	info->detaches = s->detaches;
+	info->deaths = s->deaths;
+	info->reclaimed_blocks = s->reclaimed_blocks;
+	info->reclaimed_bytes = s->reclaimed_bytes;
+	info->lost_messages = s->lost_messages;
+	spin_unlock(&pool->lock);
+}
+
+/**
+ * shmk_pool_info() - all about a pool, in the caller's ids
+ *
+ * Return: 0, or -EINTR when the caller is being killed.
+ */
+int shmk_pool_info(struct shmk_pool *pool, struct shmk_pool_info *info)
+{
+	struct shmk_settled usage = { };
+	int err;
+
+	*info = (struct shmk_pool_info){ .size = sizeof(*info) };
+	info_identity(pool, info);
+	err = shmk_pool_usage(pool, &usage);
+	info_counters(pool, info);
+	info->blocks_used = usage.blocks;
+	info->bytes_used = usage.bytes;
+	return err;
+}
+
+/* The lines that the fdinfo of every file of a pool begins with. */
+void shmk_pool_show(struct seq_file *m, const struct shmk_pool *pool)
+{
+	seq_printf(m, "pool:\t%s\n", pool->name);
+	seq_printf(m, "pool-id:\t%llu\n", pool->id);
+	seq_printf(m, "pool-memory:\t%llu\n", pool->memory_bytes);
+}
+
+/* ---------------------------------------------------------- pool files -- */
+
+static void pool_file_show(struct seq_file *m, struct file *file)
+{
+	struct shmk_pool_file *pf = file->private_data;
+
+	shmk_reader_show(m, file);
+	seq_printf(m, "rdonly:\t%d\n", pf->rdonly);
+}
+
+static int pool_file_release(struct inode *inode, struct file *file)
+{
+	struct shmk_pool_file *pf = file->private_data;
+
+	shmk_reader_exit(&pf->reader);
+	kfree(pf);
+	return 0;
+}
+
+static const struct file_operations pool_file_ops = {
+	.owner		= THIS_MODULE,
+	.read		= shmk_reader_read,
+	.poll		= shmk_reader_poll,
+	.unlocked_ioctl	= shmk_pool_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
+	.show_fdinfo	= pool_file_show,
+	.release	= pool_file_release,
+};
+
+/**
+ * shmk_pool_file() - a file that may attach and reads events
+ * @pool: takes a reference of its own
+ * @rdonly: only read-only attachments
+ */
+struct file *shmk_pool_file(struct shmk_pool *pool, bool rdonly)
+{
+	struct shmk_pool_file *pf;
+	struct file *file;
+
+	pf = kzalloc(sizeof(*pf), GFP_KERNEL_ACCOUNT);
+	if (!pf)
+		return ERR_PTR(-ENOMEM);
+	shmk_reader_init(&pf->reader, pool);
+	pf->rdonly = rdonly;
+	file = anon_inode_getfile("[shmk-pool]", &pool_file_ops, pf,
+				  rdonly ? O_RDONLY : O_RDWR);
+	if (IS_ERR(file)) {
+		shmk_reader_exit(&pf->reader);
+		kfree(pf);
+		return file;
+	}
+	stream_open(file_inode(file), file);
+	return file;
+}

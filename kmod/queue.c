@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * queue.c - the table of a pool's queues, and the room for their rings.
+ *
+ * The kernel decides where a ring is and how large; what is in it belongs to
+ * the peers. A queue's place and geometry stay the same while any peer or any
+ * queue side file has it open, and a dead peer has its queues open until it is
+ * settled, so neither poll nor settling can meet a ring that moves.
+ *
+ * Making and removing are in three steps, the middle one (zeroing the ring,
+ * freeing its messages) without the lock: the stage BUSY keeps the name and
+ * the room meanwhile.
+ *
+ * Rings are placed first fit; the list pool->rings is in the order of their
+ * offsets, so free room is what lies between neighbours.
+ */
+#include <linux/bitmap.h>
+#include <linux/log2.h>
+#include <linux/nospec.h>
+#include <linux/overflow.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "event.h"
+#include "peer.h"
+#include "pool.h"
+#include "queue.h"
+
+#define RING_ALIGN	256U	/* no ring shares its cache lines, or their neighbours */
+
+int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues)
+{
+	u32 i;
+
+	pool->queue_ids = bitmap_zalloc(nr_queues, GFP_KERNEL_ACCOUNT);
+	pool->queues = kvcalloc(nr_queues, sizeof(*pool->queues), GFP_KERNEL_ACCOUNT);
+	if (!pool->queue_ids || !pool->queues)
+		return -ENOMEM;
+	for (i = 0; i < nr_queues; i++) {
+		init_waitqueue_head(&pool->queues[i].wait[SHMK_SIDE_RECV]);
+		init_waitqueue_head(&pool->queues[i].wait[SHMK_SIDE_SEND]);
+	}
+	return 0;
+}
+
+void shmk_queues_free(struct shmk_pool *pool)
+{
+	kvfree(pool->queues);
+	bitmap_free(pool->queue_ids);
+}
+
+static struct shmk_queue *queue_at(struct shmk_pool *pool, u32 id)
+{
+	if (id >= pool->view.nr_queues)
+		return NULL;
+	return &pool->queues[array_index_nospec(id, pool->view.nr_queues)];
+}
+
+static u32 queue_id(const struct shmk_pool *pool, const struct shmk_queue *queue)
+{
+	return queue - pool->queues;
+}
+
+static u32 queue_gen(const struct shmk_pool *pool, u32 id)
+{
+	return SHMK_QUEUE_GEN(pool->queue_status[id].word);
+}
+
+static struct shmk_queue *find_locked(struct shmk_pool *pool, const char *name)
+{
+	struct shmk_queue *queue;
+
+	lockdep_assert_held(&pool->lock);
+	list_for_each_entry(queue, &pool->rings, node)
+		if (!strcmp(queue->name, name))
+			return queue;
+	return NULL;
+}
+
+/* READY, and of this generation if one is given. */
+static struct shmk_queue *ready_locked(struct shmk_pool *pool, u32 id, u32 gen)
+{
+	struct shmk_queue *queue = queue_at(pool, id);
+
+	lockdep_assert_held(&pool->lock);
+	if (!queue || queue->stage != SHMK_QUEUE_STAGE_READY || queue_gen(pool, id) != gen)
+		return NULL;
+	return queue;
+}
+
+/* Links @queue where its ring fits. */
+static bool place_locked(struct shmk_pool *pool, struct shmk_queue *queue, u64 bytes)
+{
+	u64 at = pool->status->rings_off;
+	u64 end = at + pool->status->rings_bytes;
+	struct shmk_queue *next;
+
+	list_for_each_entry(next, &pool->rings, node) {
+		if (next->offset - at >= bytes)
+			break;
+		at = next->offset + next->bytes;
+	}
+	if (list_entry_is_head(next, &pool->rings, node) && end - at < bytes)
+		return false;
+	queue->offset = at;
+	queue->bytes = bytes;
+	list_add_tail(&queue->node, &next->node);
+	return true;
+}
+
+static int reserve_locked(struct shmk_peer *peer, struct shmk_queue_create *args, u64 bytes)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue *queue;
+	u32 id;
+
+	if (!shmk_peer_alive(peer))
+		return -ENXIO;
+	if (find_locked(pool, args->name))
+		return -EEXIST;
+	id = find_first_zero_bit(pool->queue_ids, pool->view.nr_queues);
+	if (id >= pool->view.nr_queues)
+		return -ENOSPC;
+	queue = &pool->queues[id];
+	if (!place_locked(pool, queue, bytes))
+		return -ENOSPC;
+	__set_bit(id, pool->queue_ids);
+	queue->stage = SHMK_QUEUE_STAGE_BUSY;
+	strscpy(queue->name, args->name, sizeof(queue->name));
+	args->id = id;
+	args->gen = queue_gen(pool, id) + 1;
+	return 0;
+}
+
+static void unreserve_locked(struct shmk_pool *pool, struct shmk_queue *queue)
+{
+	list_del(&queue->node);
+	__clear_bit(queue_id(pool, queue), pool->queue_ids);
+	queue->stage = SHMK_QUEUE_STAGE_FREE;
+	queue->rv.slots = NULL;
+}
+
+static int check_args(struct shmk_queue_create *args)
+{
+	if (args->flags & ~SHMK_QUEUE_F_ALL)
+		return -EINVAL;
+	if (!shmk_name_valid(args->name))
+		return -EINVAL;
+	if (!is_power_of_2(args->capacity) || args->capacity > SHMK_CAPACITY_MAX)
+		return -EINVAL;
+	if (!args->slot_bytes)
+		args->slot_bytes = SHMK_SLOT_MIN;
+	if (!is_power_of_2(args->slot_bytes) || args->slot_bytes < SHMK_SLOT_MIN ||
+	    args->slot_bytes > SHMK_SLOT_MAX)
+		return -EINVAL;
+	return 0;
+}
+
+/**
+ * shmk_queue_create() - take a name, an id and room, and zero the ring
+ * @peer: read-write
+ * @args: in and out
+ *
+ * Followed by shmk_queue_publish() or shmk_queue_abort().
+ *
+ * Return: 0, -EINVAL, -EACCES, -EEXIST, -ENOSPC or -ENXIO.
+ */
+int shmk_queue_create(struct shmk_peer *peer, struct shmk_queue_create *args)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue *queue;
+	u64 bytes;
+	int err;
+
+	err = check_args(args);
+	if (err)
+		return err;
+	if (peer->rdonly)
+		return -EACCES;
+	bytes = ALIGN(sizeof(struct shmk_ring) + (u64)args->capacity * args->slot_bytes,
+		      RING_ALIGN);
+	spin_lock(&pool->lock);
+	err = reserve_locked(peer, args, bytes);
+	spin_unlock(&pool->lock);
+	if (err)
+		return err;
+	queue = &pool->queues[args->id];
+	memset(pool->control.addr + queue->offset, 0, queue->bytes);
+	queue->rv = (struct shmk_ring_view){
+		.ring		= pool->control.addr + queue->offset,
+		.slots		= pool->control.addr + queue->offset + sizeof(struct shmk_ring),
+		.capacity_shift	= ilog2(args->capacity),
+		.slot_bytes	= args->slot_bytes,
+	};
+	return 0;
+}
+
+void shmk_queue_abort(struct shmk_peer *peer, const struct shmk_queue_create *args)
+{
+	struct shmk_pool *pool = peer->pool;
+
+	spin_lock(&pool->lock);
+	unreserve_locked(pool, &pool->queues[args->id]);
+	spin_unlock(&pool->lock);
+}
+
+static void set_open_locked(struct shmk_pool *pool, u32 id, u32 nr_open)
+{
+	pool->queues[id].nr_open = nr_open;
+	WRITE_ONCE(pool->queue_status[id].nr_open, nr_open);
+}
+
+static void count_locked(struct shmk_pool *pool, s64 change)
+{
+	shmk_pool_count_locked(pool, &pool->status->queues_now, change);
+	shmk_pool_count_locked(pool, &pool->status->epoch, 1);
+}
+
+static void tell(struct shmk_pool *pool, struct shmk_peer *peer, u32 type, u32 id)
+{
+	struct shmk_event event = {
+		.type	= type,
+		.peer	= peer->id,
+		.gen	= peer->gen,
+		.queue	= id,
+	};
+
+	memcpy(event.comm, peer->comm, sizeof(event.comm));
+	shmk_event_push(pool, &event, peer->pid, peer->uid);
+}
+
+/**
+ * shmk_queue_publish() - the queue is there, open for its maker; cannot fail
+ *
+ * A maker that another of its threads has ended meanwhile leaves a queue that
+ * nobody has open.
+ */
+void shmk_queue_publish(struct shmk_peer *peer, const struct shmk_queue_create *args)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue_status *qs = &pool->queue_status[args->id];
+	struct shmk_queue *queue = &pool->queues[args->id];
+
+	spin_lock(&pool->lock);
+	qs->ring = queue->offset;
+	qs->capacity = args->capacity;
+	qs->slot_bytes = args->slot_bytes;
+	memcpy(qs->name, queue->name, sizeof(qs->name));
+	queue->stage = SHMK_QUEUE_STAGE_READY;
+	if (shmk_peer_alive(peer)) {
+		peer->opens[args->id] = 1;
+		set_open_locked(pool, args->id, 1);
+	}
+	/* Readers in user space: the state is READY only when all else is there. */
+	smp_store_release(&qs->word, SHMK_QUEUE_WORD(args->gen, args->flags, SHMK_QUEUE_READY));
+	count_locked(pool, 1);
+	tell(pool, peer, SHMK_EV_QUEUE_CREATED, args->id);
+	spin_unlock(&pool->lock);
+	shmk_event_wake(pool);
+}
+
+static int open_locked(struct shmk_peer *peer, struct shmk_queue_open *args)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue *queue = find_locked(pool, args->name);
+	u32 id;
+
+	if (!shmk_peer_alive(peer))
+		return -ENXIO;
+	if (!queue || queue->stage != SHMK_QUEUE_STAGE_READY)
+		return -ENOENT;
+	id = queue_id(pool, queue);
+	if (peer->opens[id] == U32_MAX)
+		return -ENOSPC;
+	if (!peer->opens[id]++)
+		set_open_locked(pool, id, queue->nr_open + 1);
+	args->id = id;
+	args->gen = queue_gen(pool, id);
+	return 0;
+}
+
+/**
+ * shmk_queue_open() - open a queue by name for this peer
+ * @args: in and out
+ *
+ * Return: 0, -EINVAL, -ENOENT, -ENOSPC or -ENXIO.
+ */
+int shmk_queue_open(struct shmk_peer *peer, struct shmk_queue_open *args)
+{
+	int err;
+
+	if (!shmk_name_valid(args->name))
+		return -EINVAL;
+	spin_lock(&peer->pool->lock);
+	err = open_locked(peer, args);
+	spin_unlock(&peer->pool->lock);
+	return err;
+}
+
+/**
+ * shmk_queue_close() - undo one open
+ *
+ * Return: 0, or -ENOENT if this peer has no such queue open.
+ */
+int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue *queue;
+	int err = -ENOENT;
+
+	spin_lock(&pool->lock);
+	queue = ready_locked(pool, id, gen);
+	if (queue && shmk_peer_alive(peer) && peer->opens[queue_id(pool, queue)]) {
+		if (!--peer->opens[queue_id(pool, queue)])
+			set_open_locked(pool, queue_id(pool, queue), queue->nr_open - 1);
+		err = 0;
+	}
+	spin_unlock(&pool->lock);
+	return err;
+}
+
+static struct shmk_queue *begin_remove(struct shmk_pool *pool, u32 id, u32 gen)
+{
+	struct shmk_queue *queue;
+	struct shmk_queue_status *qs;
+
+	spin_lock(&pool->lock);
+	queue = ready_locked(pool, id, gen);
+	if (!queue) {
+		queue = ERR_PTR(-ENOENT);
+	} else if (queue->nr_open || queue->nr_files) {
+		queue = ERR_PTR(-EBUSY);
+	} else {
+		qs = &pool->queue_status[queue_id(pool, queue)];
+		queue->stage = SHMK_QUEUE_STAGE_BUSY;
+		WRITE_ONCE(qs->word, SHMK_QUEUE_WORD(gen, 0, SHMK_QUEUE_NONE));
+	}
+	spin_unlock(&pool->lock);
+	return queue;
+}
+
+/**
+ * shmk_queue_remove() - free a queue that nobody has open, and its messages
+ *
+ * Return: 0, -EACCES, -ENOENT or -EBUSY.
+ */
+int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_settled freed = { };
+	struct shmk_queue *queue;
+
+	if (peer->rdonly)
+		return -EACCES;
+	queue = begin_remove(pool, id, gen);
+	if (IS_ERR(queue))
+		return PTR_ERR(queue);
+	shmk_settle_queue(&pool->view, &queue->rv, &freed);
+
+	spin_lock(&pool->lock);
+	unreserve_locked(pool, queue);
+	count_locked(pool, -1);
+	tell(pool, peer, SHMK_EV_QUEUE_REMOVED, queue_id(pool, queue));
+	spin_unlock(&pool->lock);
+	shmk_event_wake(pool);
+	return 0;
+}
+
+/**
+ * shmk_queue_view() - where a queue is, for settling a peer
+ * @peer: ending
+ * @id: as the peer's ledger says
+ * @rv: filled
+ *
+ * Only queues that the dead one had open: these stay where they are until
+ * shmk_queue_close_all(), and a ledger cannot name what its peer never had.
+ */
+bool shmk_queue_view(struct shmk_peer *peer, u32 id, struct shmk_ring_view *rv)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue *queue = queue_at(pool, id);
+
+	rv->slots = NULL;
+	spin_lock(&pool->lock);
+	if (queue && peer->opens[queue_id(pool, queue)])
+		*rv = queue->rv;
+	spin_unlock(&pool->lock);
+	return rv->slots;
+}
+
+static __poll_t side_mask(u32 side)
+{
+	return side == SHMK_SIDE_RECV ? EPOLLIN | EPOLLRDNORM : EPOLLOUT | EPOLLWRNORM;
+}
+
+/**
+ * shmk_queue_wake() - wake who sleeps on one side
+ *
+ * All of them, exclusive waiters too: one waiters word stands for all sleepers
+ * of the side, and who rings has set it to 0 for all.
+ */
+void shmk_queue_wake(struct shmk_pool *pool, u32 id, u32 side)
+{
+	struct shmk_queue *queue = queue_at(pool, id);
+
+	if (queue && side <= SHMK_SIDE_SEND)
+		__wake_up(&queue->wait[side & SHMK_SIDE_SEND], TASK_INTERRUPTIBLE, 0,
+			  poll_to_key(side_mask(side)));
+}
+
+/**
+ * shmk_queue_ring_both() - on behalf of the dead: clear both waiters words and wake
+ * @rv: of a queue that is held open meanwhile
+ *
+ * Settling has changed slots, and rings whatever the words say.
+ */
+void shmk_queue_ring_both(struct shmk_pool *pool, u32 id, const struct shmk_ring_view *rv)
+{
+	smp_mb();	/* slots before words; with S3 of bell.c */
+	WRITE_ONCE(rv->ring->waiters_recv, 0);
+	WRITE_ONCE(rv->ring->waiters_send, 0);
+	shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
+	shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
+}
+
+/**
+ * shmk_queue_close_all() - the end of a peer closes all it had open
+ * @peer: settled
+ *
+ * Everybody on these queues is woken, since one that can send or receive is
+ * gone, which may be what a sleeper waits for.
+ */
+void shmk_queue_close_all(struct shmk_peer *peer)
+{
+	struct shmk_pool *pool = peer->pool;
+	u32 id;
+
+	for (id = 0; id < pool->view.nr_queues; id++) {
+		struct shmk_queue *queue = &pool->queues[id];
+
+		/* Nobody else changes it any more: opening wants a living peer. */
+		if (!READ_ONCE(peer->opens[id]))
+			continue;
+		shmk_queue_ring_both(pool, id, &queue->rv);
+		spin_lock(&pool->lock);
+		peer->opens[id] = 0;
+		set_open_locked(pool, id, queue->nr_open - 1);
+		spin_unlock(&pool->lock);
+		shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
+		shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
+	}
+}
+
+/**
+ * shmk_queue_hold() - hold a queue open for a file
+ * @peer: has the queue open
+ *
+ * Return: the queue, or -ENOENT, or -ENXIO.
+ */
+struct shmk_queue *shmk_queue_hold(struct shmk_peer *peer, u32 id)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue *queue = queue_at(pool, id);
+
+	if (!queue)
+		return ERR_PTR(-ENOENT);
+	spin_lock(&pool->lock);
+	if (!shmk_peer_alive(peer))
+		queue = ERR_PTR(-ENXIO);
+	else if (!peer->opens[queue_id(pool, queue)])
+		queue = ERR_PTR(-ENOENT);
+	else
+		queue->nr_files++;
+	spin_unlock(&pool->lock);
+	return queue;
+}
+
+void shmk_queue_unhold(struct shmk_pool *pool, struct shmk_queue *queue)
+{
+	spin_lock(&pool->lock);
+	queue->nr_files--;
+	spin_unlock(&pool->lock);
+}

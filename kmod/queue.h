@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * queue.h - the queues of a pool as the kernel knows them.
+ */
+#ifndef SHMK_QUEUE_H
+#define SHMK_QUEUE_H
+
+#include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+#include <uapi/linux/shmk.h>
+
+#include "settle.h"
+
+struct shmk_peer;
+struct shmk_pool;
+
+enum shmk_queue_stage {
+	SHMK_QUEUE_STAGE_FREE,
+	SHMK_QUEUE_STAGE_BUSY,	/* being made or removed: name and room are taken */
+	SHMK_QUEUE_STAGE_READY,
+};
+
+/**
+ * struct shmk_queue - one place in the pool's array of queues
+ * @node: in pool->rings unless FREE; pool->lock
+ * @stage: pool->lock
+ * @nr_open: peers that have it open; pool->lock
+ * @nr_files: queue side files; pool->lock
+ * @name: pool->lock
+ * @offset: of the ring in the control region; pool->lock
+ * @bytes: of the ring with its slots; pool->lock
+ * @rv: changes under pool->lock and only while @nr_open and @nr_files are both
+ *	0, so whoever has the queue open reads it without a lock
+ * @wait: sleepers, by side; lives as long as the pool, so no epoll item can
+ *	outlive it
+ */
+struct shmk_queue {
+	struct list_head node;
+	enum shmk_queue_stage stage;
+	u32 nr_open;
+	u32 nr_files;
+	char name[SHMK_NAME_LEN];
+	u64 offset;
+	u64 bytes;
+	struct shmk_ring_view rv;
+	wait_queue_head_t wait[2];
+};
+
+int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues);
+void shmk_queues_free(struct shmk_pool *pool);
+
+int shmk_queue_create(struct shmk_peer *peer, struct shmk_queue_create *args);
+void shmk_queue_publish(struct shmk_peer *peer,
+			const struct shmk_queue_create *args);
+void shmk_queue_abort(struct shmk_peer *peer,
+		      const struct shmk_queue_create *args);
+int shmk_queue_open(struct shmk_peer *peer, struct shmk_queue_open *args);
+int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen);
+int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen);
+void shmk_queue_close_all(struct shmk_peer *peer);
+
+bool shmk_queue_view(struct shmk_peer *peer, u32 id, struct shmk_ring_view *rv);
+void shmk_queue_wake(struct shmk_pool *pool, u32 id, u32 side);
+void shmk_queue_ring_both(struct shmk_pool *pool, u32 id,
+			  const struct shmk_ring_view *rv);
+
+struct shmk_queue *shmk_queue_hold(struct shmk_peer *peer, u32 id);
+void shmk_queue_unhold(struct shmk_pool *pool, struct shmk_queue *queue);
+
+/* bell.c */
+struct file *shmk_side_file(struct shmk_peer *peer, u32 id, u32 side);
+int shmk_bell_ring(struct shmk_pool *pool, u64 bells, u32 nr);
+
+#endif
