@@ -132,7 +132,7 @@ include selftests/Makefile
 kdirs := $(if $(KDIR),$(KDIR),$(wildcard $(SHMK_CACHE)/kernels/*/usr/src/linux-headers-*-amd64 \
 	$(SHMK_CACHE)/kernels/*/build /lib/modules/*/build /usr/src/linux-headers-*-amd64))
 release = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)".*/\1/p' $(1)/include/generated/utsrelease.h 2>/dev/null)
-module_src := $(if $(wildcard kmod/main.c),$(shell find kmod -name '*.[ch]'))
+module_src := $(shell find kmod -name '*.[ch]')
 releases :=
 
 # $(1) release, $(2) its headers, $(3) directory, $(4) more for Kbuild
@@ -146,7 +146,7 @@ endef
 define module_rules
 releases += $(1)
 headers-$(1) := $(2)
-modules: $(if $(module_src),$(B)/$(1)/shmk.ko)
+modules: $(B)/$(1)/shmk.ko
 $(B)/$(1)/shmk.ko: Kbuild Makefile $(module_src)
 	$$(call say,MODULE,$$@)
 	$$(call module_build,$(1),$(2),$(B)/$(1))
@@ -158,7 +158,7 @@ $(foreach d,$(kdirs),$(foreach r,$(call release,$(d)),\
 	$(if $(filter $(r),$(releases)),,$(eval $(call module_rules,$(r),$(d))))))
 
 modules:
-	$(if $(module_src),$(if $(releases),,@echo "no kernel headers found, shmk.ko is not built" >&2))
+	$(if $(releases),,@echo "no kernel headers found, shmk.ko is not built" >&2)
 
 # Where modules_install and sparse find a kernel: KDIR's, or the running one's.
 running := $(shell uname -r)
