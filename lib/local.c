@@ -189,9 +189,12 @@ static void journal_event(struct local *l, const struct shmk_event *event)
 	set64(l, &l->status->epoch, l->status->epoch + 1);
 }
 
+static int reap(struct shmk *s, bool forced);
+
 struct stream {
-	__u64	next;
-	int	inotify;	/* -1: nobody asked for an fd yet */
+	pthread_mutex_t	mutex;		/* all of it */
+	__u64		next;
+	int		inotify;	/* -1: nobody asked for an fd yet */
 };
 
 static int events_open(struct shmk *s, void **stream)
@@ -200,6 +203,7 @@ static int events_open(struct shmk *s, void **stream)
 
 	if (!st)
 		return -ENOMEM;
+	pthread_mutex_init(&st->mutex, NULL);
 	st->next = smp_load_acquire(&local_of(s)->extra->nr_events);
 	st->inotify = -1;
 	*stream = st;
@@ -221,15 +225,11 @@ static bool events_pending(const struct local *l, const struct stream *st)
 	return smp_load_acquire(&l->extra->nr_events) != st->next;
 }
 
-static int events_fd(struct shmk *s, void *stream)
+static int events_watch(const struct local *l)
 {
-	struct local *l = local_of(s);
-	struct stream *st = stream;
 	char path[PATH_MAX];
 	int fd, ret;
 
-	if (st->inotify >= 0)
-		return st->inotify;
 	snprintf(path, sizeof(path), "%s/%s/events", base_path(), l->dir_name);
 	fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (fd < 0)
@@ -239,9 +239,24 @@ static int events_fd(struct shmk *s, void *stream)
 		close(fd);
 		return ret;
 	}
-	st->inotify = fd;
-	if (events_pending(l, st))
-		kick(l);
+	return fd;
+}
+
+static int events_fd(struct shmk *s, void *stream)
+{
+	struct local *l = local_of(s);
+	struct stream *st = stream;
+	int fd;
+
+	pthread_mutex_lock(&st->mutex);
+	fd = st->inotify;
+	if (fd < 0) {
+		fd = events_watch(l);
+		st->inotify = fd < 0 ? -1 : fd;
+		if (fd >= 0 && events_pending(l, st))
+			kick(l);
+	}
+	pthread_mutex_unlock(&st->mutex);
 	return fd;
 }
 
@@ -281,15 +296,10 @@ static void events_drain(const struct stream *st)
 		;
 }
 
-static int reap(struct shmk *s, bool forced);
-
 /* The fd stays readable until there is nothing: events may share one notification. */
-static int events_next(struct shmk *s, void *stream, struct shmk_event *event)
+static int events_next_locked(const struct local *l, struct stream *st,
+			      struct shmk_event *event)
 {
-	struct local *l = local_of(s);
-	struct stream *st = stream;
-
-	reap(s, true);
 	if (events_take(l, st, event))
 		return 0;
 	events_drain(st);
@@ -298,6 +308,18 @@ static int events_next(struct shmk *s, void *stream, struct shmk_event *event)
 	if (events_pending(l, st))	/* it came before the drain, so did its notification */
 		kick(l);
 	return 0;
+}
+
+static int events_next(struct shmk *s, void *stream, struct shmk_event *event)
+{
+	struct stream *st = stream;
+	int ret;
+
+	reap(s, true);
+	pthread_mutex_lock(&st->mutex);
+	ret = events_next_locked(local_of(s), st, event);
+	pthread_mutex_unlock(&st->mutex);
+	return ret;
 }
 
 /* ----------------------------------------------------------------- bells -- */
