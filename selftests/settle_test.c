@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * settle_test.c - each row of the settling table, on words written by hand.
+ *
+ * No pool, no backend: a few spans, one queue and one ledger entry in private
+ * memory. The dead are DEAD and OTHER; ALIVE lives.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "order.h"
+#include "settle.h"
+#include "kselftest_harness.h"
+
+#define NR_SPANS	8
+#define CAPACITY_SHIFT	2
+#define DEAD		7
+#define OTHER		8
+#define ALIVE		9
+#define LAP		5U
+#define POS		((uint64_t)LAP << CAPACITY_SHIFT | 2)	/* slot 2 of lap 5 */
+#define BLOCK		258U					/* unit 2 of span 1 */
+#define GEN		41U
+
+struct ring {
+	struct shmk_ring	head;
+	unsigned char		slots[64 << CAPACITY_SHIFT] __attribute__((aligned(64)));
+};
+
+FIXTURE(settle)
+{
+	struct shmk_span	spans[NR_SPANS];
+	__u64			free_map[1], stale_map[1];
+	struct shmk_block	*blocks;
+	struct ring		ring;
+	struct shmk_view	view;
+	struct shmk_entry	entry;
+	struct shmk_settled	settled;
+};
+
+static void queue(const struct shmk_view *view, __u32 id, struct shmk_ring_view *rv)
+{
+	struct ring *ring = view->owner;
+
+	if (id)
+		return;
+	rv->ring = &ring->head;
+	rv->slots = ring->slots;
+	rv->capacity_shift = CAPACITY_SHIFT;
+	rv->slot_bytes = 64;
+}
+
+FIXTURE_SETUP(settle)
+{
+	memset(self, 0, sizeof(*self));
+	self->blocks = calloc(NR_SPANS * SHMK_SPAN_UNITS, sizeof(*self->blocks));
+	ASSERT_NE(self->blocks, NULL);
+	self->view.spans = self->spans;
+	self->view.free_map = self->free_map;
+	self->view.stale_map = self->stale_map;
+	self->view.blocks = self->blocks;
+	self->view.nr_spans = NR_SPANS;
+	self->view.unit_shift = 8;
+	self->view.nr_queues = 2;
+	self->view.queue = queue;
+	self->view.owner = &self->ring;
+	/* span 1 is ALIVE's, in blocks of 2 units */
+	self->spans[1].word = SHMK_SPAN_WORD(3, ALIVE, 0, 1, SHMK_SPAN_CUT);
+}
+
+FIXTURE_TEARDOWN(settle)
+{
+	free(self->blocks);
+}
+
+#define SLOT	((struct shmk_slot *)(self->ring.slots + 64 * 2))
+#define USED(g)	SHMK_BLOCK_WORD((g), SHMK_BLOCK_USED)
+#define FREE(g)	SHMK_BLOCK_WORD((g), SHMK_BLOCK_FREE)
+#define GONE(g)	SHMK_BLOCK_WORD((g), SHMK_BLOCK_GONE)
+#define WORD	(self->blocks[BLOCK].word)
+#define P(kind, arg) SHMK_P(LAP, (kind), (arg))
+#define EMPTIED	SHMK_P(LAP + 1, SHMK_KIND_EMPTY, 0)
+#define AT	SHMK_WHERE(0, POS)
+
+#define ENTRY(op, block, gen, where_) do {				\
+	self->entry.what = SHMK_WHAT((op), (block), (gen));		\
+	self->entry.where = (where_);					\
+} while (0)
+#define SETTLE(peer) \
+	shmk_settle_entry(&self->view, (peer), &self->entry, &self->settled)
+
+#define EXPECT_SETTLED(nr_blocks, nr_messages) do {			\
+	EXPECT_EQ(self->settled.blocks, (nr_blocks));			\
+	EXPECT_EQ(self->settled.bytes, (nr_blocks) * 512U);		\
+	EXPECT_EQ(self->settled.messages, (nr_messages));		\
+	EXPECT_EQ(SHMK_WHAT_OP(self->entry.what), SHMK_OP_NONE);	\
+} while (0)
+
+/* ---- HELD ---- */
+
+TEST_F(settle, held_block_is_freed_and_hinted)
+{
+	WORD = USED(GEN);
+	ENTRY(SHMK_OP_HELD, BLOCK, GEN, SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0));
+	EXPECT_EQ(SETTLE(DEAD), SHMK_SETTLE_NO_BELL);
+	EXPECT_EQ(WORD, FREE(GEN + 1));
+	EXPECT_EQ(self->spans[1].freed, 1ULL << 0);
+	EXPECT_NE(self->spans[1].changed, 0);
+	EXPECT_EQ(self->stale_map[0], 1ULL << 1);
+	EXPECT_SETTLED(1U, 0U);
+}
+
+TEST_F(settle, held_block_that_was_received_counts_as_a_lost_message)
+{
+	WORD = USED(GEN);
+	ENTRY(SHMK_OP_HELD, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_SETTLED(1U, 1U);
+}
+
+TEST_F(settle, held_but_not_allocated_yet_changes_nothing)
+{
+	WORD = FREE(GEN);
+	ENTRY(SHMK_OP_HELD, BLOCK, GEN, 0);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, held_of_an_older_generation_leaves_the_new_holder_alone)
+{
+	WORD = USED(GEN + 1);
+	ENTRY(SHMK_OP_HELD, BLOCK, GEN, 0);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN + 1));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, held_and_freed_but_not_hinted_gets_its_hint)
+{
+	WORD = FREE(GEN + 1);
+	ENTRY(SHMK_OP_HELD, BLOCK, GEN, 0);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 1));
+	EXPECT_EQ(self->stale_map[0], 1ULL << 1);
+	EXPECT_NE(self->spans[1].freed, 0);
+}
+
+/* ---- SENDING ---- */
+
+TEST_F(settle, sending_that_was_not_published_is_freed)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_EMPTY, 0);
+	ENTRY(SHMK_OP_SENDING, BLOCK, GEN, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(WORD, FREE(GEN + 1));
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_EMPTY, 0));
+	EXPECT_SETTLED(1U, 0U);
+}
+
+TEST_F(settle, sending_that_lost_its_slot_to_another_is_freed)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK + 2);
+	ENTRY(SHMK_OP_SENDING, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 1));
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK + 2));
+}
+
+TEST_F(settle, sending_that_was_published_stays_and_rings)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	ENTRY(SHMK_OP_SENDING, BLOCK, GEN, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(WORD, USED(GEN));
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, sending_that_was_taken_and_handed_over_is_the_takers)
+{
+	WORD = USED(GEN + 1);
+	SLOT->p = EMPTIED;
+	ENTRY(SHMK_OP_SENDING, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN + 1));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+/* ---- TAKING, TAKEN ---- */
+
+TEST_F(settle, taking_that_won_frees_the_block_and_empties_the_slot)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKING, 0, 0, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(WORD, FREE(GEN + 2));
+	EXPECT_EQ(SLOT->p, EMPTIED);
+	EXPECT_SETTLED(1U, 1U);
+}
+
+TEST_F(settle, taking_that_lost_changes_nothing)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, ALIVE);
+	ENTRY(SHMK_OP_TAKING, 0, 0, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN));
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, taking_of_an_older_lap_changes_nothing)
+{
+	WORD = USED(GEN);
+	SLOT->p = SHMK_P(LAP + 1, SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKING, 0, 0, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN));
+	EXPECT_EQ(SLOT->p, SHMK_P(LAP + 1, SHMK_KIND_BLOCK, BLOCK));
+}
+
+TEST_F(settle, taking_in_lap_0_that_nobody_won_changes_nothing)
+{
+	WORD = USED(GEN);
+	SLOT->p = SHMK_P(0, SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = 0;
+	ENTRY(SHMK_OP_TAKING, 0, 0, SHMK_WHERE(0, 2));
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN));
+	EXPECT_EQ(SLOT->p, SHMK_P(0, SHMK_KIND_BLOCK, BLOCK));
+}
+
+TEST_F(settle, taking_inline_is_a_lost_message_and_an_empty_slot)
+{
+	SLOT->p = P(SHMK_KIND_INLINE, 20);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKING, 0, 0, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(SLOT->p, EMPTIED);
+	EXPECT_SETTLED(0U, 1U);
+}
+
+TEST_F(settle, taking_a_skip_is_no_loss)
+{
+	SLOT->p = P(SHMK_KIND_SKIP, 0);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKING, 0, 0, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(SLOT->p, EMPTIED);
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, taken_before_the_hand_over)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 2));
+	EXPECT_EQ(SLOT->p, EMPTIED);
+	EXPECT_SETTLED(1U, 1U);
+}
+
+TEST_F(settle, taken_after_the_hand_over)
+{
+	WORD = USED(GEN + 1);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 2));
+	EXPECT_EQ(SLOT->p, EMPTIED);
+}
+
+TEST_F(settle, taken_and_emptied_leaves_the_next_lap_alone)
+{
+	WORD = USED(GEN + 1);
+	SLOT->p = SHMK_P(LAP + 1, SHMK_KIND_BLOCK, BLOCK + 2);
+	SLOT->t = SHMK_T(LAP + 1, ALIVE);
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 2));
+	EXPECT_EQ(SLOT->p, SHMK_P(LAP + 1, SHMK_KIND_BLOCK, BLOCK + 2));
+}
+
+/*
+ * Two dead in one slot, the settler dying between: whatever the order, the
+ * block is freed once, and a new holder of it is left alone.
+ */
+TEST_F(settle, dead_sender_after_half_settled_taker_does_not_free)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	/* the settler of the taker got as far as the hand-over */
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, AT);
+	WORD = USED(GEN + 1);
+	/* now the sender is settled */
+	ENTRY(SHMK_OP_SENDING, BLOCK, GEN, AT);
+	SETTLE(OTHER);
+	EXPECT_EQ(WORD, USED(GEN + 1));
+	/* then the taker again */
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 2));
+	EXPECT_SETTLED(1U, 1U);
+	/* ALIVE allocates it; settling once more does no harm */
+	WORD = USED(GEN + 2);
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN + 2));
+}
+
+TEST_F(settle, two_threads_of_the_dead_at_one_slot_free_once)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKING, 0, 0, AT);
+	SETTLE(DEAD);
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 2));
+	EXPECT_SETTLED(1U, 1U);
+}
+
+TEST_F(settle, generations_wrap)
+{
+	WORD = USED(UINT32_MAX);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKING, 0, 0, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(1));
+}
+
+TEST_F(settle, laps_wrap)
+{
+	uint64_t pos = (uint64_t)UINT32_MAX << CAPACITY_SHIFT | 2;
+
+	SLOT->p = SHMK_P(UINT32_MAX, SHMK_KIND_INLINE, 1);
+	SLOT->t = SHMK_T(UINT32_MAX, DEAD);
+	ENTRY(SHMK_OP_TAKING, 0, 0, SHMK_WHERE(0, pos));
+	SETTLE(DEAD);
+	EXPECT_EQ(SLOT->p, SHMK_P(0, SHMK_KIND_EMPTY, 0));
+}
+
+/* ---- CLAIMING ---- */
+
+TEST_F(settle, claimed_slot_becomes_a_skip)
+{
+	SLOT->p = P(SHMK_KIND_CLAIMED, DEAD);
+	ENTRY(SHMK_OP_CLAIMING, 0, 0, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_SKIP, 0));
+}
+
+TEST_F(settle, claiming_that_lost_or_was_published_changes_nothing)
+{
+	SLOT->p = P(SHMK_KIND_CLAIMED, ALIVE);
+	ENTRY(SHMK_OP_CLAIMING, 0, 0, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_CLAIMED, ALIVE));
+	SLOT->p = P(SHMK_KIND_INLINE, 3);
+	ENTRY(SHMK_OP_CLAIMING, 0, 0, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_INLINE, 3));
+}
+
+TEST_F(settle, waiting_only_rings)
+{
+	ENTRY(SHMK_OP_WAITING, 0, 0, SHMK_WHERE(0, SHMK_SIDE_RECV));
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_SETTLED(0U, 0U);
+}
+
+/* ---- spans ---- */
+
+#define SPAN(i)	(self->spans[i].word)
+#define SETTLE_SPAN(peer) shmk_settle_span(&self->view, (peer), &self->entry)
+
+TEST_F(settle, empty_span_goes_back_to_the_pool)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, DEAD, 0, 3, SHMK_SPAN_CUT);
+	ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 1));
+	SETTLE(DEAD);
+	EXPECT_EQ(SHMK_WHAT_OP(self->entry.what), SHMK_OP_SPAN);
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(2)), SHMK_SPAN_FREE);
+	EXPECT_EQ(SHMK_SPAN_OWNER(SPAN(2)), 0);
+	EXPECT_EQ(self->free_map[0], 1ULL << 2);
+	EXPECT_EQ(self->entry.what, SHMK_OP_NONE);
+}
+
+TEST_F(settle, span_with_a_used_block_becomes_an_orphan)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, DEAD, 0, 3, SHMK_SPAN_CUT);
+	self->blocks[2 * 256 + 4].word = USED(1);
+	ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 1));
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(4, 0, 0, 3, SHMK_SPAN_CUT));
+	EXPECT_EQ(self->stale_map[0], 1ULL << 2);
+	EXPECT_EQ(self->free_map[0], 0);
+}
+
+TEST_F(settle, span_not_claimed_yet_stays_as_it_is_and_is_hinted)
+{
+	SPAN(2) = SHMK_SPAN_WORD(3, 0, 0, 0, SHMK_SPAN_FREE);
+	ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 1));
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(3, 0, 0, 0, SHMK_SPAN_FREE));
+	EXPECT_EQ(self->free_map[0], 1ULL << 2);
+}
+
+TEST_F(settle, span_that_a_thief_has_got_is_the_thiefs)
+{
+	SPAN(2) = SHMK_SPAN_WORD(5, ALIVE, 0, 3, SHMK_SPAN_CUT);
+	ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 1));
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(5, ALIVE, 0, 3, SHMK_SPAN_CUT));
+}
+
+TEST_F(settle, span_under_a_thief_is_left_to_the_thief)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, DEAD, ALIVE, 13, SHMK_SPAN_CUT);
+	self->blocks[2 * 256].word = GONE(6);
+	ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 1));
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(4, 0, ALIVE, 13, SHMK_SPAN_CUT));
+	EXPECT_EQ(self->blocks[2 * 256].word, GONE(6));
+}
+
+TEST_F(settle, run_goes_back_with_all_its_tails)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, DEAD, 0, 0, SHMK_SPAN_RUN);
+	self->spans[2].nr_spans = 3;
+	SPAN(3) = SHMK_SPAN_TAIL_WORD(9, 2);
+	SPAN(4) = SHMK_SPAN_TAIL_WORD(9, 2);
+	SPAN(5) = SHMK_SPAN_WORD(1, ALIVE, 0, 0, SHMK_SPAN_CUT);
+	ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 3));
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(2)), SHMK_SPAN_FREE);
+	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(3)), SHMK_SPAN_FREE);
+	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(4)), SHMK_SPAN_FREE);
+	EXPECT_EQ(SPAN(5), SHMK_SPAN_WORD(1, ALIVE, 0, 0, SHMK_SPAN_CUT));
+	EXPECT_EQ(self->free_map[0], 7ULL << 2);
+}
+
+TEST_F(settle, run_with_its_block_in_use_becomes_an_orphan_whole)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, DEAD, 0, 0, SHMK_SPAN_RUN);
+	SPAN(3) = SHMK_SPAN_TAIL_WORD(9, 2);
+	self->blocks[2 * 256].word = USED(1);
+	ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 2));
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(4, 0, 0, 0, SHMK_SPAN_RUN));
+	EXPECT_EQ(SPAN(3), SHMK_SPAN_TAIL_WORD(9, 2));
+}
+
+TEST_F(settle, half_gathered_run_is_taken_apart)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, DEAD, 0, 0, SHMK_SPAN_GATHER);
+	SPAN(3) = SHMK_SPAN_TAIL_WORD(9, 2);
+	SPAN(4) = SHMK_SPAN_WORD(1, ALIVE, 0, 0, SHMK_SPAN_CUT);
+	ENTRY(SHMK_OP_GATHER, 2, 4, SHMK_WHERE(0, 4));
+	SETTLE(DEAD);
+	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(2)), SHMK_SPAN_FREE);
+	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(3)), SHMK_SPAN_FREE);
+	EXPECT_EQ(SPAN(4), SHMK_SPAN_WORD(1, ALIVE, 0, 0, SHMK_SPAN_CUT));
+	EXPECT_EQ(SPAN(5), 0);
+}
+
+TEST_F(settle, gather_that_lost_the_head_leaves_anothers_tails_alone)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, ALIVE, 0, 0, SHMK_SPAN_RUN);
+	SPAN(3) = SHMK_SPAN_TAIL_WORD(9, 2);
+	ENTRY(SHMK_OP_GATHER, 2, 4, SHMK_WHERE(0, 2));
+	SETTLE(DEAD);
+	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(4, ALIVE, 0, 0, SHMK_SPAN_RUN));
+	EXPECT_EQ(SPAN(3), SHMK_SPAN_TAIL_WORD(9, 2));
+}
+
+TEST_F(settle, thief_that_had_not_made_it_unlocks_with_the_same_generation)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, ALIVE, DEAD, 13, SHMK_SPAN_CUT);
+	self->blocks[2 * 256].word = GONE(6);
+	self->blocks[2 * 256 + 128].word = USED(8);
+	ENTRY(SHMK_OP_SEIZING, 2, 4, SHMK_WHERE(0, 1));
+	SETTLE(DEAD);
+	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(4, ALIVE, 0, 13, SHMK_SPAN_CUT));
+	EXPECT_EQ(self->blocks[2 * 256].word, FREE(6));
+	EXPECT_EQ(self->blocks[2 * 256 + 128].word, USED(8));
+	EXPECT_EQ(self->stale_map[0], 1ULL << 2);
+}
+
+TEST_F(settle, thief_that_had_the_span_is_settled_as_its_owner)
+{
+	SPAN(2) = SHMK_SPAN_WORD(5, DEAD, 0, 13, SHMK_SPAN_CUT);
+	self->blocks[2 * 256].word = GONE(6);
+	self->blocks[2 * 256 + 128].word = GONE(8);
+	ENTRY(SHMK_OP_SEIZING, 2, 4, SHMK_WHERE(0, 1));
+	SETTLE(DEAD);
+	EXPECT_EQ(SHMK_WHAT_OP(self->entry.what), SHMK_OP_SPAN);
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(2)), SHMK_SPAN_FREE);
+	EXPECT_EQ(self->blocks[2 * 256].word, FREE(7));
+	EXPECT_EQ(self->blocks[2 * 256 + 128].word, FREE(9));
+}
+
+TEST_F(settle, both_thief_and_owner_dead_in_any_order)
+{
+	int order;
+
+	for (order = 0; order < 2; order++) {
+		int i;
+
+		SPAN(2) = SHMK_SPAN_WORD(4, OTHER, DEAD, 13, SHMK_SPAN_CUT);
+		self->blocks[2 * 256].word = GONE(6);
+		self->blocks[2 * 256 + 128].word = FREE(8);
+		for (i = 0; i < 2; i++) {
+			if (i == order) {
+				ENTRY(SHMK_OP_SEIZING, 2, 4, SHMK_WHERE(0, 1));
+				SETTLE(DEAD);
+			} else {
+				ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 1));
+				SETTLE_SPAN(OTHER);
+			}
+		}
+		EXPECT_EQ(SHMK_SPAN_THIEF(SPAN(2)), 0);
+		EXPECT_EQ(SHMK_SPAN_OWNER(SPAN(2)), 0);
+		EXPECT_EQ(SHMK_BLOCK_STATE(self->blocks[2 * 256].word), SHMK_BLOCK_FREE);
+		EXPECT_EQ(self->stale_map[0] >> 2 & 1 || self->free_map[0] >> 2 & 1, 1);
+	}
+}
+
+/* ---- what a hostile or broken peer may have left ---- */
+
+TEST_F(settle, garbage_is_bounded_and_harmless)
+{
+	unsigned int seed = 20261120, i, j;
+
+	TH_LOG("seed %u", seed);
+	for (i = 0; i < 200000; i++) {
+		uint64_t r[4];
+
+		for (j = 0; j < 4; j++)
+			r[j] = (uint64_t)rand_r(&seed) << 62 ^ (uint64_t)rand_r(&seed) << 31 ^
+			       (uint64_t)rand_r(&seed);
+		self->entry.what = r[0] & (i & 1 ? ~0ULL : 0xffffffff00000fffULL);
+		self->entry.where = r[1] & (i & 2 ? ~0ULL : 0x3f0000ULL);
+		self->spans[i % NR_SPANS].word = r[2];
+		SLOT->p = r[3];
+		SETTLE(DEAD);
+		SETTLE_SPAN(DEAD);
+		ASSERT_EQ(SHMK_WHAT_OP(self->entry.what), SHMK_OP_NONE);
+	}
+}
+
+TEST_F(settle, all_of_a_queue_is_freed)
+{
+	struct shmk_ring_view rv = { .slots = NULL };
+
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	queue(&self->view, 0, &rv);
+	shmk_settle_queue(&self->view, &rv, &self->settled);
+	EXPECT_EQ(WORD, FREE(GEN + 1));
+	EXPECT_EQ(SLOT->p, 0);
+	EXPECT_EQ(self->settled.blocks, 1);
+}
+
+TEST_HARNESS_MAIN
