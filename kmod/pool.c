@@ -146,8 +146,8 @@ static void layout(const struct shmk_pool_create *args, struct shmk_status *s)
 	s->status_bytes = PAGE_ALIGN(at);
 
 	map_bytes = ALIGN(DIV_ROUND_UP(s->nr_spans, 8), SHMK_LINE);
-	s->free_map_off = ALIGN(sizeof(struct shmk_control), SHMK_LINE);
-	s->stale_map_off = s->free_map_off + map_bytes;
+	s->taken_map_off = ALIGN(sizeof(struct shmk_control), SHMK_LINE);
+	s->stale_map_off = s->taken_map_off + map_bytes;
 	s->spans_off = s->stale_map_off + map_bytes;
 	s->blocks_off = s->spans_off + s->nr_spans * (u64)sizeof(struct shmk_span);
 	at = s->blocks_off + s->nr_blocks * (u64)sizeof(struct shmk_block);
@@ -332,7 +332,6 @@ static void no_queue(const struct shmk_view *view, u32 id, struct shmk_ring_view
 	rv->slots = NULL;
 }
 
-/* The free map is the only thing in a new pool that is not zero. */
 static void set_up(struct shmk_pool *pool, const struct shmk_status *s)
 {
 	void *control = pool->control.addr;
@@ -343,7 +342,7 @@ static void set_up(struct shmk_pool *pool, const struct shmk_status *s)
 	pool->queue_status = pool->status_region.addr + s->queues_off;
 	pool->view = (struct shmk_view){
 		.spans		= control + s->spans_off,
-		.free_map	= control + s->free_map_off,
+		.taken_map	= control + s->taken_map_off,
 		.stale_map	= control + s->stale_map_off,
 		.blocks		= control + s->blocks_off,
 		.nr_spans	= s->nr_spans,
@@ -352,7 +351,6 @@ static void set_up(struct shmk_pool *pool, const struct shmk_status *s)
 		.queue		= no_queue,
 		.owner		= pool,
 	};
-	bitmap_set(control + s->free_map_off, 0, s->nr_spans);
 }
 
 /* Undoes what was done of making a pool, whatever that was. */

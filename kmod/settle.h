@@ -30,7 +30,7 @@ struct shmk_ring_view {
 /* Where everything of a pool is, as trusted geometry. */
 struct shmk_view {
 	struct shmk_span	*spans;
-	__u64			*free_map;
+	__u64			*taken_map;
 	__u64			*stale_map;
 	struct shmk_block	*blocks;
 	__u32			nr_spans;

@@ -307,15 +307,15 @@ static int span_pop(struct shmk *s, struct own_span *sp, uint32_t entry,
 /* ----------------------------------------------- spans from the pool ---- */
 
 /*
- * Clears the hint of a span that is not FREE. Whoever frees it sets the word,
- * then looks at the bit; we clear the bit, then look at the word: one of the
+ * Sets the hint of a span that is not FREE. Whoever frees it sets the word,
+ * then looks at the bit; we set the bit, then look at the word: one of the
  * two sees the other (both are full fences).
  */
-static void free_hint_clear(struct shmk *s, uint32_t index)
+static void taken_hint_set(struct shmk *s, uint32_t index)
 {
-	map_clear(s->view.free_map, index);
+	map_set(s->view.taken_map, index);
 	if (SHMK_SPAN_KIND(READ_ONCE(shared(s, index)->word)) == SHMK_SPAN_FREE)
-		map_set(s->view.free_map, index);
+		map_clear(s->view.taken_map, index);
 }
 
 static bool span_claim(struct shmk *s, uint32_t index, uint32_t class, uint32_t entry)
@@ -330,9 +330,9 @@ static bool span_claim(struct shmk *s, uint32_t index, uint32_t class, uint32_t 
 	       cas(&span->word, word,
 		   SHMK_SPAN_WORD(gen, s->self, 0, class, SHMK_SPAN_CUT));
 	if (mine)
-		map_clear(s->view.free_map, index);
+		map_set(s->view.taken_map, index);
 	else
-		free_hint_clear(s, index);
+		taken_hint_set(s, index);
 	return mine;
 }
 
@@ -342,7 +342,7 @@ static int span_find(struct shmk *s, uint32_t class, uint32_t entry, uint32_t *i
 	uint64_t bits;
 
 	for (i = 0; i < words; i++) {
-		for (bits = READ_ONCE(s->view.free_map[i]); bits; bits &= bits - 1) {
+		for (bits = ~READ_ONCE(s->view.taken_map[i]); bits; bits &= bits - 1) {
 			*index = i * 64 + (uint32_t)__builtin_ctzll(bits);
 			if (*index < s->view.nr_spans &&
 			    span_claim(s, *index, class, entry))
@@ -382,21 +382,21 @@ static bool run_claim(struct shmk *s, uint32_t first, uint32_t nr, uint32_t entr
 	cas(&span->word, head, SHMK_SPAN_WORD(gen, s->self, 0, 0, SHMK_SPAN_RUN));
 	entry_what(s, entry, SHMK_WHAT(SHMK_OP_SPAN, first, gen));
 	for (i = 0; i < nr; i++)
-		map_clear(s->view.free_map, first + i);
+		map_set(s->view.taken_map, first + i);
 	return true;
 }
 
 /*
  * Single spans fill the pool from below, runs from above: they spoil each
- * other's room as late as possible. Returns the first of @nr hints in a row
- * that end before @end.
+ * other's room as late as possible. Returns the first of @nr clear hints in a
+ * row that end before @end.
  */
 static bool run_search(struct shmk *s, uint32_t nr, uint32_t *end, uint32_t *first)
 {
 	uint32_t pos = *end, row = 0;
 
 	while (pos) {
-		uint64_t bits = READ_ONCE(s->view.free_map[(pos - 1) >> 6]);
+		uint64_t bits = ~READ_ONCE(s->view.taken_map[(pos - 1) >> 6]);
 
 		if (!bits || (bits == UINT64_MAX && !(pos & 63) && row + 64 < nr)) {
 			uint32_t skip = ((pos - 1) & 63) + 1;
@@ -423,7 +423,7 @@ static int run_find(struct shmk *s, uint32_t nr, uint32_t entry, uint32_t *first
 	while (run_search(s, nr, &end, first)) {
 		if (run_claim(s, *first, nr, entry, &stop))
 			return 0;
-		free_hint_clear(s, stop);
+		taken_hint_set(s, stop);
 		end = stop;
 	}
 	return -ENOMEM;

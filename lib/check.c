@@ -314,7 +314,7 @@ static void walk_spans(struct walk *w)
 			walk_block(w, (index << SHMK_SPAN_UNITS_SHIFT) + unit,
 				   step && unit % step == 0 && unit + step <= SHMK_SPAN_UNITS,
 				   thief);
-		if (SHMK_SPAN_KIND(word) == SHMK_SPAN_FREE && !map_has(v->free_map, index))
+		if (SHMK_SPAN_KIND(word) == SHMK_SPAN_FREE && map_has(v->taken_map, index))
 			violation(w, "span %u: free, but nobody would find it", index);
 		if (SHMK_SPAN_KIND(word) != SHMK_SPAN_FREE && !owned &&
 		    !map_has(v->stale_map, index) && READ_ONCE(v->spans[index].changed))

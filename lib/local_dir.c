@@ -382,8 +382,8 @@ static void control_plan(struct shmk_status *st, const struct shmk_pool_opts *op
 	st->rings_bytes = opts->rings_bytes ? opts->rings_bytes : rings_default(opts->bytes);
 	st->rings_bytes = round_up(st->rings_bytes, page);
 	st->spans_off = round_up(sizeof(struct shmk_control), 64);
-	st->free_map_off = st->spans_off + st->nr_spans * sizeof(struct shmk_span);
-	st->stale_map_off = st->free_map_off + map_bytes;
+	st->taken_map_off = st->spans_off + st->nr_spans * sizeof(struct shmk_span);
+	st->stale_map_off = st->taken_map_off + map_bytes;
 	st->blocks_off = st->stale_map_off + map_bytes;
 	st->rings_off = round_up(st->blocks_off + st->nr_blocks * sizeof(struct shmk_block), page);
 	st->control_bytes = st->rings_off + st->rings_bytes;

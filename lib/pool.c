@@ -257,7 +257,7 @@ void view_init(struct shmk *s)
 	s->data_bytes = status->data_bytes;
 	s->view = (struct shmk_view) {
 		.spans = (void *)(s->control + status->spans_off),
-		.free_map = (void *)(s->control + status->free_map_off),
+		.taken_map = (void *)(s->control + status->taken_map_off),
 		.stale_map = (void *)(s->control + status->stale_map_off),
 		.blocks = (void *)(s->control + status->blocks_off),
 		.nr_spans = status->nr_spans,

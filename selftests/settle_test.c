@@ -31,7 +31,7 @@ struct ring {
 FIXTURE(settle)
 {
 	struct shmk_span	spans[NR_SPANS];
-	__u64			free_map[1], stale_map[1];
+	__u64			taken_map[1], stale_map[1];
 	struct shmk_block	*blocks;
 	struct ring		ring;
 	struct shmk_view	view;
@@ -57,7 +57,8 @@ FIXTURE_SETUP(settle)
 	self->blocks = calloc(NR_SPANS * SHMK_SPAN_UNITS, sizeof(*self->blocks));
 	ASSERT_NE(self->blocks, NULL);
 	self->view.spans = self->spans;
-	self->view.free_map = self->free_map;
+	self->taken_map[0] = ~0ULL;
+	self->view.taken_map = self->taken_map;
 	self->view.stale_map = self->stale_map;
 	self->view.blocks = self->blocks;
 	self->view.nr_spans = NR_SPANS;
@@ -398,7 +399,7 @@ TEST_F(settle, empty_span_goes_back_to_the_pool)
 	SETTLE_SPAN(DEAD);
 	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(2)), SHMK_SPAN_FREE);
 	EXPECT_EQ(SHMK_SPAN_OWNER(SPAN(2)), 0);
-	EXPECT_EQ(self->free_map[0], 1ULL << 2);
+	EXPECT_EQ(~self->taken_map[0], 1ULL << 2);
 	EXPECT_EQ(self->entry.what, SHMK_OP_NONE);
 }
 
@@ -410,7 +411,7 @@ TEST_F(settle, span_with_a_used_block_becomes_an_orphan)
 	SETTLE_SPAN(DEAD);
 	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(4, 0, 0, 3, SHMK_SPAN_CUT));
 	EXPECT_EQ(self->stale_map[0], 1ULL << 2);
-	EXPECT_EQ(self->free_map[0], 0);
+	EXPECT_EQ(~self->taken_map[0], 0);
 }
 
 TEST_F(settle, span_not_claimed_yet_stays_as_it_is_and_is_hinted)
@@ -419,7 +420,7 @@ TEST_F(settle, span_not_claimed_yet_stays_as_it_is_and_is_hinted)
 	ENTRY(SHMK_OP_SPAN, 2, 4, SHMK_WHERE(0, 1));
 	SETTLE_SPAN(DEAD);
 	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(3, 0, 0, 0, SHMK_SPAN_FREE));
-	EXPECT_EQ(self->free_map[0], 1ULL << 2);
+	EXPECT_EQ(~self->taken_map[0], 1ULL << 2);
 }
 
 TEST_F(settle, span_that_a_thief_has_got_is_the_thiefs)
@@ -453,7 +454,7 @@ TEST_F(settle, run_goes_back_with_all_its_tails)
 	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(3)), SHMK_SPAN_FREE);
 	EXPECT_EQ(SHMK_SPAN_KIND(SPAN(4)), SHMK_SPAN_FREE);
 	EXPECT_EQ(SPAN(5), SHMK_SPAN_WORD(1, ALIVE, 0, 0, SHMK_SPAN_CUT));
-	EXPECT_EQ(self->free_map[0], 7ULL << 2);
+	EXPECT_EQ(~self->taken_map[0], 7ULL << 2);
 }
 
 TEST_F(settle, run_with_its_block_in_use_becomes_an_orphan_whole)
@@ -539,7 +540,7 @@ TEST_F(settle, both_thief_and_owner_dead_in_any_order)
 		EXPECT_EQ(SHMK_SPAN_THIEF(SPAN(2)), 0);
 		EXPECT_EQ(SHMK_SPAN_OWNER(SPAN(2)), 0);
 		EXPECT_EQ(SHMK_BLOCK_STATE(self->blocks[2 * 256].word), SHMK_BLOCK_FREE);
-		EXPECT_EQ(self->stale_map[0] >> 2 & 1 || self->free_map[0] >> 2 & 1, 1);
+		EXPECT_EQ(self->stale_map[0] >> 2 & 1 || ~self->taken_map[0] >> 2 & 1, 1);
 	}
 }
 

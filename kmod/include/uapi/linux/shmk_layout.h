@@ -126,7 +126,7 @@ struct shmk_status {
 	__u64	peers_off;	/* in status: struct shmk_peer_status[nr_peers + 1] */
 	__u64	queues_off;	/* in status: struct shmk_queue_status[nr_queues] */
 	__u64	spans_off;	/* in control: struct shmk_span[nr_spans] */
-	__u64	free_map_off;	/* in control: bitmap, see struct shmk_span */
+	__u64	taken_map_off;	/* in control: bitmap, see struct shmk_span */
 	__u64	stale_map_off;	/* in control: bitmap, see struct shmk_span */
 	__u64	blocks_off;	/* in control: struct shmk_block[nr_blocks] */
 	__u64	rings_off;	/* in control */
@@ -192,10 +192,10 @@ enum shmk_span_kind {
  *        4i .. 4i+3 was freed by somebody else.
  * changed: a hint for thieves: nonzero means that it is worth while to look
  *        (again) whether all blocks are free.
- * The two bitmaps of the control region have a bit per span, free_map, a hint
- * "FREE", and stale_map, a hint "changed, or an orphan". Nothing of a hint is
- * lost by a death: the ledger of who was about to set or clear it names the
- * span, and its settler sets it.
+ * The two bitmaps of the control region have a bit per span, taken_map, a hint
+ * "not FREE", and stale_map, a hint "changed, or an orphan". No span is hidden
+ * by a death: the ledger of who was about to change a hint names the span,
+ * and its settler makes the hint say "look".
  */
 struct shmk_span {
 	__u64	word;
