@@ -341,8 +341,11 @@ static int module_peer_info(struct shmk *s, struct shmk_peer_info *info)
 
 /* ---------------------------------------------------------------- queues -- */
 
+/* The kernel says -EACCES; the library has one word for it on both backends. */
 static int module_queue_create(struct shmk *s, struct shmk_queue_create *arg)
 {
+	if (s->rdonly)
+		return -EROFS;
 	arg->size = sizeof(*arg);
 	return call(module_of(s)->attachment, SHMK_IOC_QUEUE_CREATE, arg);
 }
