@@ -56,7 +56,7 @@ lib_src := $(wildcard lib/*.c kmod/settle.c)
 lib_private := -Ikmod -Ilib
 soname := libshmk.so.0
 
-lib: $(if $(lib_src),$(B)/lib/libshmk.a $(B)/lib/libshmk.so)
+lib: $(B)/lib/libshmk.a $(B)/lib/libshmk.so
 
 $(call objs,static,$(lib_src)): cflags += $(lib_private) $(uring_cflags) -fvisibility=hidden
 $(call objs,shared,$(lib_src)): cflags += $(lib_private) $(uring_cflags) -fvisibility=hidden -fPIC
@@ -72,7 +72,16 @@ $(B)/obj/static/%.o: %.c Makefile
 $(B)/obj/shared/%.o: %.c Makefile
 	$(compile)
 
+# In an archive, what the library's files share among themselves would clash
+# with a program's own names. So they become one object that hides it, and
+# tests, which look inside, get the other archive.
 $(B)/lib/libshmk.a: $(call objs,static,$(lib_src))
+	$(call say,AR,$@)
+	@mkdir -p $(@D)
+	$(Q)$(LD) -r -o $(@:.a=.o) $^ && objcopy --localize-hidden $(@:.a=.o) && \
+		rm -f $@ && $(AR) rcs $@ $(@:.a=.o) && rm $(@:.a=.o)
+
+$(B)/lib/libshmk-private.a: $(call objs,static,$(lib_src))
 	$(call say,AR,$@)
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
@@ -95,7 +104,7 @@ bench_prog := $(patsubst tools/bench/%.c,$(B)/bench/%,$(bench_src))
 example_src := $(wildcard Documentation/examples/*.c)
 example_prog := $(patsubst Documentation/examples/%.c,$(B)/examples/%,$(example_src))
 
-tools: $(if $(tool_src),$(B)/bin/shmk)
+tools: $(B)/bin/shmk
 bench: $(bench_prog)
 examples: $(example_prog)
 
@@ -108,11 +117,11 @@ $(B)/bin/shmk: $(call objs,tools,$(tool_src)) $(B)/lib/libshmk.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -o $@ $^ $(uring_libs) $(mnl_libs) -pthread
 
-$(bench_prog): $(B)/bench/%: tools/bench/%.c $(B)/lib/libshmk.a Makefile
+$(bench_prog): $(B)/bench/%: tools/bench/%.c $(B)/lib/libshmk-private.a Makefile
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(cflags) $(lib_private) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ \
-		$< $(B)/lib/libshmk.a $(uring_libs) -pthread -lm
+		$< $(B)/lib/libshmk-private.a $(uring_libs) -pthread -lm
 
 # Examples are what a user would write: public header, shared library.
 $(example_prog): $(B)/examples/%: Documentation/examples/%.c $(B)/lib/libshmk.so Makefile

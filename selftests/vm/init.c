@@ -288,15 +288,41 @@ static unsigned int kill_leftovers(pid_t session)
 	return nr;
 }
 
-static void report_stack(pid_t pid)
+static void report_stack(const char *pid)
 {
-	char path[64], buf[8192], *line, *save = NULL;
+	char path[300], buf[8192], *line, *save = NULL;
 
-	snprintf(path, sizeof(path), "/proc/%d/stack", pid);
+	snprintf(path, sizeof(path), "/proc/%s/stack", pid);
 	if (read_file(path, buf, sizeof(buf)) <= 0)
 		return;
 	for (line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-		report("info ", "stack of %d: %s", pid, line);
+		report("info ", "  %s", line);
+}
+
+/* Where in the kernel a program that hangs sits, with all its children. */
+static void report_stacks(pid_t session)
+{
+	DIR *dir = opendir("/proc");
+	unsigned int nr = 0;
+	struct dirent *d;
+
+	while (dir && (d = readdir(dir)) && nr < 16) {
+		char path[300], stat[1024], *p, state;
+		int sid;
+
+		snprintf(path, sizeof(path), "/proc/%s/stat", d->d_name);
+		if (d->d_name[0] < '0' || d->d_name[0] > '9' ||
+		    read_file(path, stat, sizeof(stat)) <= 0)
+			continue;
+		p = strrchr(stat, ')');
+		if (!p || sscanf(p + 1, " %c %*d %*d %d", &state, &sid) != 2 || sid != session)
+			continue;
+		report("info ", "%.*s) in state %c", (int)(p - stat), stat, state);
+		report_stack(d->d_name);
+		nr++;
+	}
+	if (dir)
+		closedir(dir);
 }
 
 static void run_program(unsigned int timeout, char **words)
@@ -351,7 +377,7 @@ static void run_program(unsigned int timeout, char **words)
 	}
 	if (!dead) {
 		timed_out = true;
-		report_stack(pid);
+		report_stacks(pid);
 		kill(pid, SIGKILL);
 		deadline = now_ms() + KILL_GRACE_MS;
 		while (!dead && (left = deadline - now_ms()) > 0) {
@@ -361,7 +387,7 @@ static void run_program(unsigned int timeout, char **words)
 				dead = waitpid(pid, &status, WNOHANG) == pid;
 		}
 		if (!dead)
-			report_stack(pid);
+			report_stacks(pid);
 	}
 	close(pidfd);
 	nr = kill_leftovers(pid);
