@@ -438,25 +438,10 @@ abort:
 	return err;
 }
 
-static long dispatch(struct file *file, u8 on, unsigned int cmd, unsigned long arg)
-{
-	const struct command *command = find_command(cmd, on);
-	void __user *user = (void __user *)arg;
-	struct call c = { .file = file };
-	int err;
-
-	if (!command)
-		return -ENOTTY;
-	err = copy_in(&c, command, user);
-	if (!err)
-		err = command->run(&c);
-	return err ?: hand_out(&c, command, user);
-}
-
 /* What user space was compiled with must be what we are compiled with. */
-static void __maybe_unused check_abi(void)
+static void check_abi(void)
 {
-	BUILD_BUG_ON(sizeof(struct shmk_info) != 56);
+	BUILD_BUG_ON(sizeof(struct shmk_info) != 48);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_create) != 128);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_open) != 72);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_destroy) != 72);
@@ -470,10 +455,10 @@ static void __maybe_unused check_abi(void)
 	BUILD_BUG_ON(sizeof(struct shmk_bell) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_bell_cmd) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_peer_info) != 56);
-	BUILD_BUG_ON(sizeof(struct shmk_event) != 128);
+	BUILD_BUG_ON(sizeof(struct shmk_event) != 112);
 	BUILD_BUG_ON(sizeof(struct shmk_peer_status) != 32);
 	BUILD_BUG_ON(sizeof(struct shmk_queue_status) != 120);
-	BUILD_BUG_ON(sizeof(struct shmk_status) != 400);
+	BUILD_BUG_ON(sizeof(struct shmk_status) != 368);
 	BUILD_BUG_ON(sizeof(struct shmk_block) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_span) != 64);
 	BUILD_BUG_ON(sizeof(struct shmk_entry) != 16);
@@ -486,6 +471,22 @@ static void __maybe_unused check_abi(void)
 	/* What shmk_reader_read() and pool_of() rely on. */
 	BUILD_BUG_ON(offsetof(struct shmk_pool_file, reader) != 0);
 	BUILD_BUG_ON(offsetof(struct shmk_peer, reader) != 0);
+}
+
+static long dispatch(struct file *file, u8 on, unsigned int cmd, unsigned long arg)
+{
+	const struct command *command = find_command(cmd, on);
+	void __user *user = (void __user *)arg;
+	struct call c = { .file = file };
+	int err;
+
+	check_abi();
+	if (!command)
+		return -ENOTTY;
+	err = copy_in(&c, command, user);
+	if (!err)
+		err = command->run(&c);
+	return err ?: hand_out(&c, command, user);
 }
 
 long shmk_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
