@@ -198,6 +198,8 @@ static void start_program(char **words, int out)
 			words[n++] = words[i];
 	}
 	words[n] = NULL;
+	/* A pool as large as the machine must not take the machine down. */
+	write_file("/proc/self/oom_score_adj", "1000");
 	setsid();
 	dup2(in, STDIN_FILENO);
 	dup2(out, STDOUT_FILENO);
