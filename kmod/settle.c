@@ -252,7 +252,8 @@ static void settle_sending(const struct shmk_view *view,
 		    SHMK_P(lap, SHMK_KIND_BLOCK, block))
 			return;
 	}
-	put_counted(view, block, SHMK_WHAT_GEN(what), false, settled);
+	put_counted(view, block, SHMK_WHAT_GEN(what),
+		    SHMK_WHAT_OP(what) == SHMK_OP_PASSING, settled);
 }
 
 static void settle_claiming(__u32 peer, const struct shmk_ring_view *rv,
@@ -542,6 +543,12 @@ void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
 
 /* ------------------------------------------------------------ entries -- */
 
+static bool names_queue(__u32 op)
+{
+	return (op >= SHMK_OP_SENDING && op <= SHMK_OP_CLAIMING) ||
+	       op == SHMK_OP_WAITING || op == SHMK_OP_PASSING;
+}
+
 int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 		      struct shmk_entry *entry, struct shmk_settled *settled)
 {
@@ -556,18 +563,17 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 	settled->entries++;
 	if (op == SHMK_OP_SPAN)
 		return bell;
-	if ((op >= SHMK_OP_SENDING && op <= SHMK_OP_CLAIMING) || op == SHMK_OP_WAITING) {
-		if (id < view->nr_queues) {
-			view->queue(view, id, &rv);
-			if (rv.slots)
-				bell = (int)id;
-		}
+	if (names_queue(op) && id < view->nr_queues) {
+		view->queue(view, id, &rv);
+		if (rv.slots)
+			bell = (int)id;
 	}
 	switch (op) {
 	case SHMK_OP_HELD:
 		settle_held(view, entry, settled);
 		break;
 	case SHMK_OP_SENDING:
+	case SHMK_OP_PASSING:
 		settle_sending(view, &rv, entry, settled);
 		break;
 	case SHMK_OP_TAKING:

@@ -96,6 +96,7 @@ static bool entry_holds(struct walk *w, __u64 what, __u64 where, uint32_t block)
 	case SHMK_OP_TAKEN:
 		return SHMK_BLOCK_GEN(word) == gen || SHMK_BLOCK_GEN(word) == gen + 1;
 	case SHMK_OP_SENDING:
+	case SHMK_OP_PASSING:
 		return SHMK_BLOCK_GEN(word) == gen &&
 		       !(slot_of(w, where, &slot, &lap) &&
 			 READ_ONCE(slot->p) == SHMK_P(lap, SHMK_KIND_BLOCK, block));
@@ -123,12 +124,13 @@ static void walk_entry(struct walk *w, uint32_t peer, uint32_t i, const struct s
 	__u64 where = READ_ONCE(e->where), what = READ_ONCE(e->what);
 	uint32_t op = SHMK_WHAT_OP(what), block = SHMK_WHAT_BLOCK(what);
 
-	if (op > SHMK_OP_WAITING) {
+	if (op > SHMK_OP_PASSING) {
 		violation(w, "peer %u entry %u: no such operation %u (what %#llx)", peer, i, op,
 			  (unsigned long long)what);
 	} else if (op == SHMK_OP_TAKING) {
 		walk_taking(w, peer, where);
-	} else if (op == SHMK_OP_HELD || op == SHMK_OP_SENDING || op == SHMK_OP_TAKEN) {
+	} else if (op == SHMK_OP_HELD || op == SHMK_OP_SENDING ||
+		   op == SHMK_OP_PASSING || op == SHMK_OP_TAKEN) {
 		if (block >= nr_blocks(w))
 			violation(w, "peer %u entry %u: block %u is outside the pool", peer, i,
 				  block);

@@ -10,7 +10,8 @@
  * ledger entry):
  *
  *   send a block, or pass it on
- *     L = SENDING(b, g; q, pos)    P is not (lap, b), b is USED(g): freed
+ *     L = SENDING(b, g; q, pos)    P is not (lap, b), b is USED(g): freed; PASSING, if
+ *                                  it was received before: also counted as lost
  *     P: (lap, EMPTY) -> (lap, b)  published; the settler rings for it
  *     tail                         a hint
  *     waiters -> 0, bell           L still names q: the settler rings
@@ -213,6 +214,8 @@ static inline void published(struct shmk_queue *q, struct look *l)
 static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 {
 	struct shmk *s = q->shmk;
+	uint32_t op = SHMK_WHERE_QUEUE(msg->from) == SHMK_QUEUE_NOWHERE ?
+		      SHMK_OP_SENDING : SHMK_OP_PASSING;
 	struct look l;
 	int ret;
 
@@ -225,7 +228,7 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 				  SHMK_WHAT(SHMK_OP_HELD, msg->block, msg->gen), msg->from);
 			return ret;
 		}
-		entry_set(s, msg->entry, SHMK_WHAT(SHMK_OP_SENDING, msg->block, msg->gen),
+		entry_set(s, msg->entry, SHMK_WHAT(op, msg->block, msg->gen),
 			  SHMK_WHERE(q->id, l.pos));
 		if (likely(publish(q, &l, SHMK_KIND_BLOCK, msg->block)))
 			break;

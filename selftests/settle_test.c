@@ -171,6 +171,16 @@ TEST_F(settle, sending_that_lost_its_slot_to_another_is_freed)
 	EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK + 2));
 }
 
+TEST_F(settle, passing_on_that_was_not_published_is_a_lost_message)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_EMPTY, 0);
+	ENTRY(SHMK_OP_PASSING, BLOCK, GEN, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(WORD, FREE(GEN + 1));
+	EXPECT_SETTLED(1U, 1U);
+}
+
 TEST_F(settle, sending_that_was_published_stays_and_rings)
 {
 	WORD = USED(GEN);

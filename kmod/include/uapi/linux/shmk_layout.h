@@ -242,6 +242,7 @@ enum shmk_op {
 	SHMK_OP_GATHER		= 7,	/* the same: a run that is being put together or given back */
 	SHMK_OP_SEIZING		= 8,	/* the same, of a span that another owns */
 	SHMK_OP_WAITING		= 9,	/* queue, pos = side: its waiters word or bell is in my hands */
+	SHMK_OP_PASSING		= 10,	/* SENDING of a block that was received: unpublished, it is lost */
 };
 
 /* what = { gen:32, block:28, op:4 }, where = { pos:48, queue:16 }; where is written first */

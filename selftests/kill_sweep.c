@@ -1,0 +1,693 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * kill_sweep.c - a victim is killed after every instruction of an operation.
+ *
+ * For each operation and each n: a child attaches, prepares, stops at a
+ * breakpoint, is single-stepped n instructions into the operation and killed.
+ * Then a survivor, with nothing but the ordinary API, must find the pool
+ * consistent, every message delivered once or not at all, every block free or
+ * held by a living peer, the queue usable in both directions, and nothing
+ * left when all is freed. System calls are one step each.
+ *
+ * Every operation says how many kill points it must cover at least; a sweep
+ * that covers fewer fails, so that it cannot shrink unseen.
+ *
+ * From the 200th instruction on the points lie further and further apart, half
+ * a percent of the way; SHMK_SWEEP_FULL=1 takes every one. SHMK_SWEEP_STRIDE=n
+ * takes only every n-th even before (the guest, which is emulated, does).
+ * SHMK_TEST_BACKEND: local (default) or module. SHMK_SWEEP_OP: only that one.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "internal.h"
+#include "kselftest.h"
+
+#define CAPACITY	8
+#define POOL_BYTES	(4UL << 20)	/* 64 spans */
+#define MESSAGES	64		/* most of a round */
+
+static char uri[64];
+static long stride = 1;
+static bool full;
+
+/* What happened in the victim, as far as it got; shared with the survivor. */
+struct record {
+	uint32_t	held[MESSAGES];		/* ids of messages it surely held */
+	uint32_t	nr_held;
+	bool		finished;
+};
+
+struct round {
+	struct shmk	*s;		/* the survivor */
+	struct shmk_queue *q;
+	struct shmk_queue *sp;		/* one producer, one receiver */
+	struct record	*record;
+};
+
+/* The victim's side. */
+struct victim {
+	struct shmk	*s;
+	struct shmk_queue *q, *sp, *extra;
+	struct shmk_msg	msg[MESSAGES];
+	unsigned int	nr;
+};
+
+struct op {
+	const char	*name;
+	unsigned int	points;		/* at least so many kill points (x86-64, -O2) */
+	enum { KEEPS, TAKES, EATS } does;	/* with messages put in by the survivor: see survivor() */
+	/* survivor, before the victim starts; returns messages put into a queue */
+	unsigned int	(*before)(struct round *r);
+	/* victim, before the first breakpoint */
+	void		(*prepare)(struct victim *v);
+	/* victim, swept */
+	void		(*run)(struct victim *v);
+};
+
+/* ------------------------------------------------------------- failing -- */
+
+static char why[512];
+
+static bool fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof(why), fmt, ap);
+	va_end(ap);
+	return false;
+}
+
+static void die(const char *what, int ret)
+{
+	ksft_print_msg("%s: %s\n", what, strerror(-ret));
+	_exit(99);
+}
+
+static void must(const char *what, int ret)
+{
+	if (ret < 0)
+		die(what, ret);
+}
+
+/* ------------------------------------------------------------ messages -- */
+
+static size_t id_len(uint32_t id)
+{
+	return id & 1 ? 16 : 300;	/* odd ones fit inline */
+}
+
+static void put_id(struct shmk_msg *msg, uint32_t id)
+{
+	memset(msg->data, (int)id, msg->len);
+	memcpy(msg->data, &id, sizeof(id));
+}
+
+static bool get_id(const struct shmk_msg *msg, uint32_t *id)
+{
+	const unsigned char *byte = msg->data;
+	size_t i;
+
+	if (msg->len < sizeof(*id))
+		return false;
+	memcpy(id, msg->data, sizeof(*id));
+	for (i = sizeof(*id); i < msg->len; i++)
+		if (byte[i] != (unsigned char)*id)
+			return false;
+	return msg->len == id_len(*id);
+}
+
+static void send_id(struct shmk *s, struct shmk_queue *q, uint32_t id)
+{
+	struct shmk_msg msg;
+	unsigned char small[16];
+
+	if (id & 1) {
+		memset(small, (int)id, sizeof(small));
+		memcpy(small, &id, sizeof(id));
+		must("send inline", shmk_send_copy(q, small, sizeof(small), SHMK_TRY));
+		return;
+	}
+	must("alloc", shmk_alloc(s, id_len(id), 0, &msg));
+	put_id(&msg, id);
+	must("send", shmk_send(q, &msg, SHMK_TRY));
+}
+
+/* ---------------------------------------------------------- operations -- */
+
+static unsigned int before_nothing(struct round *r)
+{
+	(void)r;
+	return 0;
+}
+
+static unsigned int before_some(struct round *r)
+{
+	uint32_t id;
+
+	for (id = 0; id < 5; id++)
+		send_id(r->s, r->q, id);
+	return 5;
+}
+
+static unsigned int before_some_sp(struct round *r)
+{
+	uint32_t id;
+
+	for (id = 0; id < 5; id++)
+		send_id(r->s, r->sp, id);
+	return 5;
+}
+
+static unsigned int before_full(struct round *r)
+{
+	uint32_t id;
+
+	for (id = 0; id < CAPACITY; id++)
+		send_id(r->s, r->q, id);
+	return CAPACITY;
+}
+
+/* The survivor has most of the pool in empty spans of its own. */
+static unsigned int before_hoard(struct round *r)
+{
+	static struct shmk_msg msg[256];
+	unsigned int i, n;
+
+	for (n = 0; n < 256 && !shmk_alloc(r->s, 30 << 10, 0, &msg[n]); n++)
+		;
+	for (i = 0; i < n; i++)
+		shmk_free(&msg[i]);
+	return 0;
+}
+
+static void prepare_nothing(struct victim *v)
+{
+	(void)v;
+}
+
+static void prepare_warm(struct victim *v)
+{
+	must("alloc", shmk_alloc(v->s, 300, 0, &v->msg[0]));
+	shmk_free(&v->msg[0]);
+}
+
+static void prepare_one(struct victim *v)
+{
+	must("alloc", shmk_alloc(v->s, id_len(100), 0, &v->msg[0]));
+	put_id(&v->msg[0], 100);
+}
+
+static void prepare_batch(struct victim *v)
+{
+	unsigned int i;
+
+	for (i = 0; i < 3; i++) {
+		must("alloc", shmk_alloc(v->s, id_len(100 + 2 * i), 0, &v->msg[i]));
+		put_id(&v->msg[i], 100 + 2 * i);
+	}
+}
+
+static void prepare_received(struct victim *v)
+{
+	must("recv", shmk_recv(v->q, &v->msg[0], SHMK_TRY));
+}
+
+static void prepare_run(struct victim *v)
+{
+	must("alloc", shmk_alloc(v->s, 300 << 10, 0, &v->msg[0]));
+}
+
+/* Takes all there is, so that the next alloc is short. */
+static void prepare_short(struct victim *v)
+{
+	while (v->nr < MESSAGES && !shmk_alloc(v->s, 300 << 10, 0, &v->msg[v->nr]))
+		v->nr++;
+}
+
+static void run_alloc(struct victim *v)
+{
+	shmk_alloc(v->s, 300, 0, &v->msg[1]);
+}
+
+static void run_alloc_run(struct victim *v)
+{
+	shmk_alloc(v->s, 300 << 10, 0, &v->msg[1]);
+}
+
+static void run_alloc_large(struct victim *v)
+{
+	shmk_alloc(v->s, 2 << 20, 0, &v->msg[MESSAGES - 1]);
+}
+
+static void run_free(struct victim *v)
+{
+	shmk_free(&v->msg[0]);
+}
+
+static void run_send(struct victim *v)
+{
+	shmk_send(v->q, &v->msg[0], SHMK_TRY);
+}
+
+static void run_send_sp(struct victim *v)
+{
+	shmk_send(v->sp, &v->msg[0], SHMK_TRY);
+}
+
+static void run_send_inline(struct victim *v)
+{
+	unsigned char small[16];
+	uint32_t id = 101;
+
+	memset(small, (int)id, sizeof(small));
+	memcpy(small, &id, sizeof(id));
+	shmk_send_copy(v->q, small, sizeof(small), SHMK_TRY);
+}
+
+static void run_send_inline_sp(struct victim *v)
+{
+	unsigned char small[16];
+	uint32_t id = 101;
+
+	memset(small, (int)id, sizeof(small));
+	memcpy(small, &id, sizeof(id));
+	shmk_send_copy(v->sp, small, sizeof(small), SHMK_TRY);
+}
+
+static void run_send_batch(struct victim *v)
+{
+	shmk_send_batch(v->q, v->msg, 3, SHMK_TRY);
+}
+
+static void run_recv(struct victim *v)
+{
+	shmk_recv(v->q, &v->msg[0], SHMK_TRY);
+}
+
+static void run_recv_two(struct victim *v)
+{
+	shmk_recv(v->q, &v->msg[0], SHMK_TRY);
+	shmk_recv(v->q, &v->msg[1], SHMK_TRY);
+}
+
+static void run_recv_sc(struct victim *v)
+{
+	shmk_recv(v->sp, &v->msg[0], SHMK_TRY);
+	shmk_recv(v->sp, &v->msg[1], SHMK_TRY);
+}
+
+static void run_recv_copy(struct victim *v)
+{
+	char buf[512];
+
+	shmk_recv_copy(v->q, buf, sizeof(buf), SHMK_TRY);
+}
+
+static void run_recv_batch(struct victim *v)
+{
+	shmk_recv_batch(v->q, v->msg, 4, SHMK_TRY);
+}
+
+static void run_forward(struct victim *v)
+{
+	if (!shmk_recv(v->q, &v->msg[0], SHMK_TRY))
+		shmk_send(v->sp, &v->msg[0], SHMK_TRY);
+}
+
+static void run_queue_create(struct victim *v)
+{
+	struct shmk_queue_opts opts = { .flags = SHMK_QUEUE_CREATE, .capacity = 4 };
+
+	shmk_queue_open(v->s, "extra", &opts, SHMK_TRY, &v->extra);
+}
+
+static void prepare_queue_extra(struct victim *v)
+{
+	run_queue_create(v);
+}
+
+static void run_queue_close(struct victim *v)
+{
+	shmk_queue_close(v->extra);
+}
+
+static void run_queue_remove(struct victim *v)
+{
+	shmk_queue_close(v->extra);
+	shmk_queue_remove(v->s, "extra");
+}
+
+static void run_attach(struct victim *v)
+{
+	struct shmk *second;
+
+	(void)v;
+	if (!shmk_attach(uri, NULL, &second))
+		shmk_detach(second);
+}
+
+static void run_detach(struct victim *v)
+{
+	shmk_detach(v->s);
+}
+
+/* A sleep and its end, with nothing to come. */
+static void run_wait(struct victim *v)
+{
+	shmk_recv(v->q, &v->msg[0], shmk_deadline_ms(1));
+}
+
+static void run_wait_send(struct victim *v)
+{
+	shmk_send(v->q, &v->msg[0], shmk_deadline_ms(1));
+}
+
+#define OP(n, min, does_, b, p, r) \
+	{ n, min, does_, before_##b, prepare_##p, run_##r }
+static const struct op ops[] = {
+	OP("alloc",		100, KEEPS, nothing, warm, alloc),
+	OP("alloc_new_span",	1000, KEEPS, nothing, nothing, alloc),
+	OP("alloc_run",		300, KEEPS, nothing, nothing, alloc_run),
+	OP("alloc_seize",	1000, KEEPS, hoard, nothing, alloc_large),
+	OP("alloc_short",	100, KEEPS, nothing, short, alloc_large),
+	OP("free_own",		60, KEEPS, nothing, one, free),
+	OP("free_foreign",	60, EATS, some, received, free),
+	OP("free_run",		60, KEEPS, nothing, run, free),
+	OP("send",		100, KEEPS, nothing, one, send),
+	OP("send_full",		60, KEEPS, full, one, send),
+	OP("send_one_producer",	100, KEEPS, nothing, one, send_sp),
+	OP("send_inline",	100, KEEPS, nothing, nothing, send_inline),
+	OP("send_inline_one_producer", 100, KEEPS, nothing, nothing, send_inline_sp),
+	OP("send_batch",	300, KEEPS, some, batch, send_batch),
+	OP("recv",		100, TAKES, some, nothing, recv),
+	OP("recv_block_and_inline", 200, TAKES, some, nothing, recv_two),
+	OP("recv_one_receiver",	200, TAKES, some_sp, nothing, recv_sc),
+	OP("recv_copy",		100, EATS, some, nothing, recv_copy),
+	OP("recv_batch",	300, TAKES, some, nothing, recv_batch),
+	OP("recv_empty",	60, TAKES, nothing, nothing, recv),
+	OP("forward",		200, TAKES, some, nothing, forward),
+	OP("queue_create",	100, KEEPS, nothing, nothing, queue_create),
+	OP("queue_close",	50, KEEPS, nothing, queue_extra, queue_close),
+	OP("queue_remove",	50, KEEPS, nothing, queue_extra, queue_remove),
+	OP("attach_detach",	200, KEEPS, nothing, nothing, attach),
+	OP("detach_holding",	100, KEEPS, some, batch, detach),
+	OP("sleep_recv",	100, TAKES, nothing, nothing, wait),
+	OP("sleep_send",	100, KEEPS, full, one, wait_send),
+};
+
+/* --------------------------------------------------------- the victim -- */
+
+static void breakpoint(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__asm__ volatile("int3" ::: "memory");
+#else
+	raise(SIGTRAP);
+#endif
+}
+
+static void victim_main(const struct op *op, struct record *record)
+{
+	static struct victim v;
+	struct shmk_attach_opts opts = { .spin_us = -1 };
+
+	must("victim: attach", shmk_attach(uri, &opts, &v.s));
+	must("victim: queue", shmk_queue_open(v.s, "q", NULL, SHMK_TRY, &v.q));
+	must("victim: queue", shmk_queue_open(v.s, "sp", NULL, SHMK_TRY, &v.sp));
+	op->prepare(&v);
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+		die("traceme", -errno);
+	breakpoint();
+	op->run(&v);
+	breakpoint();
+	record->finished = true;
+	_exit(0);
+}
+
+/* Steps @n instructions; false when the operation was over before. */
+static bool step(pid_t pid, long n)
+{
+	siginfo_t info;
+	int status;
+
+	while (n--) {
+		if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL))
+			die("singlestep", -errno);
+		if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) {
+			ksft_print_msg("victim ended by itself: status %#x\n", status);
+			_exit(99);
+		}
+		if (ptrace(PTRACE_GETSIGINFO, pid, NULL, &info))
+			die("getsiginfo", -errno);
+		/* TRAP_TRACE or TRAP_BRKPT (after a system call) is a step; int3 is SI_KERNEL. */
+		if (WSTOPSIG(status) == SIGTRAP && info.si_code == SI_KERNEL)
+			return false;
+	}
+	return true;
+}
+
+static pid_t victim_start(const struct op *op, struct record *record)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		die("fork", -errno);
+	if (!pid)
+		victim_main(op, record);
+	if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) {
+		ksft_print_msg("%s: victim did not get to its breakpoint: %#x\n", op->name,
+			       status);
+		_exit(99);
+	}
+	return pid;
+}
+
+static void victim_kill(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	do {
+		if (waitpid(pid, &status, 0) != pid)
+			die("waitpid", -errno);
+	} while (!WIFSIGNALED(status) && !WIFEXITED(status));
+}
+
+/* -------------------------------------------------------- the survivor -- */
+
+static bool check_pool(struct round *r, const char *when)
+{
+	char report[256];
+
+	if (shmk_pool_check(r->s, report, sizeof(report)))
+		return fail("%s: %s", when, report);
+	return true;
+}
+
+/* All that is in a queue, each id at most once. */
+static bool drain(struct shmk_queue *q, uint64_t seen[4], unsigned int *nr)
+{
+	struct shmk_msg msg;
+	uint32_t id;
+	int ret;
+
+	while (!(ret = shmk_recv(q, &msg, SHMK_TRY))) {
+		if (!get_id(&msg, &id) || id >= 256)
+			return fail("a message is damaged (first word %u, length %zu)",
+				    *(uint32_t *)msg.data, msg.len);
+		if (seen[id >> 6] >> (id & 63) & 1)
+			return fail("message %u came twice", id);
+		seen[id >> 6] |= 1ULL << (id & 63);
+		(*nr)++;
+		shmk_free(&msg);
+	}
+	return ret == -EAGAIN ? true : fail("recv: %s", strerror(-ret));
+}
+
+static bool refill(struct round *r, struct shmk_queue *q)
+{
+	uint64_t seen[4] = { 0 };
+	unsigned int nr = 0;
+	uint32_t id;
+	struct shmk_msg msg;
+	int lap, ret;
+
+	for (lap = 0; lap < 2; lap++) {
+		for (id = 0; id < CAPACITY; id++) {
+			ret = shmk_alloc(r->s, id_len(2 * id), 0, &msg);
+			if (ret)
+				return fail("alloc: %s", strerror(-ret));
+			put_id(&msg, 2 * id);
+			ret = shmk_send(q, &msg, SHMK_TRY);
+			if (ret)
+				return fail("message %u of %u after the death: send: %s", id,
+					    CAPACITY, strerror(-ret));
+		}
+		memset(seen, 0, sizeof(seen));
+		nr = 0;
+		if (!drain(q, seen, &nr))
+			return false;
+		if (nr != CAPACITY)
+			return fail("%u of %u messages came back", nr, CAPACITY);
+	}
+	return true;
+}
+
+/* All of the pool can be had again, and all of it is free when given back. */
+static bool all_memory_back(struct round *r)
+{
+	static struct shmk_msg msg[POOL_BYTES >> 16];
+	struct shmk_pool_stat stat;
+	unsigned int n, i;
+
+	for (n = 0; n < POOL_BYTES >> 16; n++)
+		if (shmk_alloc(r->s, 60 << 10, 0, &msg[n]))
+			break;
+	for (i = 0; i < n; i++)
+		shmk_free(&msg[i]);
+	must("stat", shmk_pool_stat(r->s, &stat));
+	if (stat.blocks_used)
+		return fail("%llu blocks (%llu bytes) are still in use",
+			    (unsigned long long)stat.blocks_used,
+			    (unsigned long long)stat.bytes_used);
+	if (n != POOL_BYTES >> 16)
+		return fail("only %u of %lu spans can be allocated", n, POOL_BYTES >> 16);
+	return true;
+}
+
+static bool wait_gone(struct round *r)
+{
+	int64_t deadline = shmk_deadline_ms(20000);
+	struct shmk_pool_stat stat;
+
+	do {
+		r->s->backend->reap(r->s);
+		must("stat", shmk_pool_stat(r->s, &stat));
+		if (stat.peers_now == 1)
+			return true;
+	} while (now_ns() < deadline);
+	return fail("%u peers are still there", stat.peers_now);
+}
+
+static bool survivor(const struct op *op, struct round *r, unsigned int put)
+{
+	uint64_t seen[4] = { 0 };
+	struct shmk_pool_stat stat;
+	unsigned int nr = 0, missing = 0;
+	uint32_t id;
+
+	if (!wait_gone(r) || !check_pool(r, "after the death"))
+		return false;
+	if (!drain(r->q, seen, &nr) || !drain(r->sp, seen, &nr))
+		return false;
+	must("stat", shmk_pool_stat(r->s, &stat));
+	for (id = 0; id < put; id++)
+		missing += !(seen[0] >> id & 1);
+	/* KEEPS: none. TAKES: those it had, reported. EATS: it may have been done with them. */
+	if (op->does == KEEPS ? missing : op->does == TAKES && missing != stat.lost_messages)
+		return fail("%u messages are missing, %llu are reported lost", missing,
+			    (unsigned long long)stat.lost_messages);
+	if (stat.lost_messages > missing)
+		return fail("%llu messages are reported lost, %u are missing",
+			    (unsigned long long)stat.lost_messages, missing);
+	if (!refill(r, r->q) || !refill(r, r->sp))
+		return false;
+	return all_memory_back(r) && check_pool(r, "at the end");
+}
+
+static void round_open(struct round *r)
+{
+	struct shmk_pool_opts pool = { .bytes = POOL_BYTES, .nr_peers = 16, .nr_queues = 8 };
+	struct shmk_attach_opts opts = { .create = &pool, .exclusive = true, .spin_us = -1 };
+	struct shmk_queue_opts q = { .flags = SHMK_QUEUE_CREATE, .capacity = CAPACITY };
+
+	must("attach", shmk_attach(uri, &opts, &r->s));
+	must("queue", shmk_queue_open(r->s, "q", &q, SHMK_TRY, &r->q));
+	q.flags |= SHMK_QUEUE_SP | SHMK_QUEUE_SC;
+	must("queue", shmk_queue_open(r->s, "sp", &q, SHMK_TRY, &r->sp));
+}
+
+/* The roles of "sp" must be free for the victim and, after it, for the survivor. */
+static void roles_drop(struct round *r)
+{
+	shmk_queue_close(r->sp);
+	must("queue", shmk_queue_open(r->s, "sp", NULL, SHMK_TRY, &r->sp));
+}
+
+/* Returns whether the operation went on for more than @n instructions. */
+static bool kill_after(const struct op *op, long n, bool *ok)
+{
+	struct round r = { 0 };
+	unsigned int put;
+	bool more;
+	pid_t pid;
+
+	r.record = mmap(NULL, sizeof(*r.record), PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	round_open(&r);
+	put = op->before(&r);
+	roles_drop(&r);
+	pid = victim_start(op, r.record);
+	more = step(pid, n);
+	victim_kill(pid);
+	*ok = survivor(op, &r, put);
+	shmk_detach(r.s);
+	munmap(r.record, sizeof(*r.record));
+	return more;
+}
+
+static void sweep(const struct op *op)
+{
+	long n, next, last = 0, points = 0;
+	bool ok = true, more = true;
+
+	for (n = 0; more && ok; n = next) {
+		more = kill_after(op, n, &ok);
+		points++;
+		last = n;
+		next = n + (!full && n / 200 > stride ? n / 200 : stride);
+	}
+	n = last;
+	if (!ok)
+		ksft_test_result_fail("%s killed after %ld instructions: %s\n", op->name, n, why);
+	else if (n < (long)op->points)
+		ksft_test_result_fail("%s has only %ld kill points, not %u\n", op->name, n,
+				      op->points);
+	else
+		ksft_test_result_pass("%s is exact at %ld kill points of %ld instructions\n",
+				      op->name, points, n);
+}
+
+int main(void)
+{
+	const char *backend = getenv("SHMK_TEST_BACKEND"), *only = getenv("SHMK_SWEEP_OP");
+	const char *every = getenv("SHMK_SWEEP_STRIDE");
+	size_t i, nr = 0;
+
+	if (every && atol(every) > 0)
+		stride = atol(every);
+	full = getenv("SHMK_SWEEP_FULL") != NULL;
+	snprintf(uri, sizeof(uri), "%s:sweep-%d",
+		 backend && !strcmp(backend, "module") ? "shmk" : "local", (int)getpid());
+	for (i = 0; i < ARRAY_SIZE(ops); i++)
+		nr += !only || !strcmp(only, ops[i].name);
+	ksft_print_header();
+	ksft_set_plan((unsigned int)nr);
+	for (i = 0; i < ARRAY_SIZE(ops); i++)
+		if (!only || !strcmp(only, ops[i].name))
+			sweep(&ops[i]);
+	ksft_finished();
+}
