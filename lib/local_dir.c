@@ -26,11 +26,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "local.h"
@@ -431,6 +433,40 @@ static int status_plan(struct shmk_status *st, const char *name,
 	return 0;
 }
 
+/* What can be had without swapping; UINT64_MAX if nobody tells. */
+static uint64_t memory_available(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long long kb = UINT64_MAX >> 10;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kb << 10;
+}
+
+/*
+ * Asked before, because the kernel does not say no: /dev/shm may be larger than
+ * the memory that is left, and then its OOM killer takes processes that have
+ * nothing to do with it. A sixteenth is left to the others. (The limit of a
+ * memory cgroup is not looked at.)
+ */
+static int room_check(int dir, uint64_t bytes)
+{
+	struct statfs fs;
+
+	if (fstatfs(dir, &fs))
+		return -errno;
+	if (fs.f_blocks && bytes / fs.f_bsize >= (uint64_t)fs.f_bavail)
+		return -ENOSPC;
+	if (fs.f_type == TMPFS_MAGIC && bytes > memory_available() / 16 * 15)
+		return -ENOMEM;
+	return 0;
+}
+
 /* In steps: an interrupted fallocate() starts again, and must come to an end. */
 static int file_allocate(int fd, uint64_t at, uint64_t bytes)
 {
@@ -496,9 +532,12 @@ static int files_make(int dir, const struct shmk_status *st, const struct shmk_p
 {
 	uint32_t mode = opts->mode ? opts->mode : 0600;
 	mode_t members = members_mode(mode);
-	int fd = file_make(dir, "pool", opts, mode);
-	int ret;
+	int fd, ret;
 
+	ret = room_check(dir, opens_off(st) + st->control_bytes + st->data_bytes);
+	if (ret)
+		return ret;
+	fd = file_make(dir, "pool", opts, mode);
 	if (fd < 0)
 		return fd;
 	ret = file_allocate(fd, st->map_control, st->control_bytes);
