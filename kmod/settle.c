@@ -42,22 +42,12 @@ static inline void word_and(__u64 *p, __u64 bits)
 {
 	atomic64_and(bits, (atomic64_t *)p);
 }
-#else
-static inline void word_or(__u64 *p, __u64 bits)
-{
-	__atomic_fetch_or(p, bits, __ATOMIC_SEQ_CST);
-}
-
-static inline void word_and(__u64 *p, __u64 bits)
-{
-	__atomic_fetch_and(p, bits, __ATOMIC_SEQ_CST);
-}
 #endif
 
 /* How often a word may change under a settler before it lets go. */
 #define TRIES 8
 
-static void map_set(__u64 *map, __u32 bit)
+void shmk_map_set(__u64 *map, __u32 bit)
 {
 	__u64 mask = 1ULL << (bit & 63);
 
@@ -65,7 +55,7 @@ static void map_set(__u64 *map, __u32 bit)
 		word_or(&map[bit >> 6], mask);
 }
 
-static void map_clear(__u64 *map, __u32 bit)
+void shmk_map_clear(__u64 *map, __u32 bit)
 {
 	__u64 mask = 1ULL << (bit & 63);
 
@@ -77,7 +67,7 @@ static void map_clear(__u64 *map, __u32 bit)
 void shmk_span_hint(const struct shmk_view *view, __u32 span)
 {
 	WRITE_ONCE(view->spans[span].changed, 1);
-	map_set(view->stale_map, span);
+	shmk_map_set(view->stale_map, span);
 }
 
 /*
@@ -418,7 +408,7 @@ static void span_release(const struct shmk_view *view, __u32 index, __u64 word)
 {
 	if (cas(&view->spans[index].word, word,
 		SHMK_SPAN_WORD(SHMK_SPAN_GEN(word), 0, 0, 0, SHMK_SPAN_FREE)))
-		map_clear(view->taken_map, index);
+		shmk_map_clear(view->taken_map, index);
 }
 
 /*
@@ -444,12 +434,12 @@ void shmk_span_scatter(const struct shmk_view *view, __u32 peer,
 		    SHMK_SPAN_HEAD(tail) == e.index)
 			span_release(view, e.index + i, tail);
 		else
-			map_clear(view->taken_map, e.index + i);
+			shmk_map_clear(view->taken_map, e.index + i);
 	}
 	if (mine)
 		span_release(view, e.index, head);
 	else
-		map_clear(view->taken_map, e.index);
+		shmk_map_clear(view->taken_map, e.index);
 }
 
 /* A thief that had not got the span gives up; one that had becomes a plain owner. */
@@ -493,7 +483,7 @@ void shmk_settle_span(const struct shmk_view *view, __u32 peer,
 	for (tries = 0; span_entry(view, entry, &e) && tries < TRIES; tries++) {
 		word = READ_ONCE(e.span->word);
 		if (!owned_by(word, e.gen, peer)) {
-			map_clear(view->taken_map, e.index);
+			shmk_map_clear(view->taken_map, e.index);
 			shmk_span_hint(view, e.index);
 			break;
 		}

@@ -102,6 +102,8 @@ bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side);
 
 /* Shared with the library's own transitions. */
 bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen);
+void shmk_map_set(__u64 *map, __u32 bit);
+void shmk_map_clear(__u64 *map, __u32 bit);
 void shmk_span_hint(const struct shmk_view *view, __u32 span);
 void shmk_block_hint(const struct shmk_view *view, __u32 block);
 void shmk_span_scatter(const struct shmk_view *view, __u32 peer,

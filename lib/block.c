@@ -110,22 +110,6 @@ static struct shmk_span *shared(struct shmk *s, uint32_t index)
 	return &s->view.spans[index];
 }
 
-static void map_clear(__u64 *map, uint32_t bit)
-{
-	__u64 mask = 1ULL << (bit & 63);
-
-	if (READ_ONCE(map[bit >> 6]) & mask)
-		__atomic_fetch_and(&map[bit >> 6], ~mask, __ATOMIC_SEQ_CST);
-}
-
-static void map_set(__u64 *map, uint32_t bit)
-{
-	__u64 mask = 1ULL << (bit & 63);
-
-	if (!(READ_ONCE(map[bit >> 6]) & mask))
-		__atomic_fetch_or(&map[bit >> 6], mask, __ATOMIC_SEQ_CST);
-}
-
 static bool word_mine(struct shmk *s, __u64 word, uint32_t gen)
 {
 	uint32_t kind = SHMK_SPAN_KIND(word);
@@ -313,9 +297,9 @@ static int span_pop(struct shmk *s, struct own_span *sp, uint32_t entry,
  */
 static void taken_hint_set(struct shmk *s, uint32_t index)
 {
-	map_set(s->view.taken_map, index);
+	shmk_map_set(s->view.taken_map, index);
 	if (SHMK_SPAN_KIND(READ_ONCE(shared(s, index)->word)) == SHMK_SPAN_FREE)
-		map_clear(s->view.taken_map, index);
+		shmk_map_clear(s->view.taken_map, index);
 }
 
 static bool span_claim(struct shmk *s, uint32_t index, uint32_t class, uint32_t entry)
@@ -330,7 +314,7 @@ static bool span_claim(struct shmk *s, uint32_t index, uint32_t class, uint32_t 
 	       cas(&span->word, word,
 		   SHMK_SPAN_WORD(gen, s->self, 0, class, SHMK_SPAN_CUT));
 	if (mine)
-		map_set(s->view.taken_map, index);
+		shmk_map_set(s->view.taken_map, index);
 	else
 		taken_hint_set(s, index);
 	return mine;
@@ -382,7 +366,7 @@ static bool run_claim(struct shmk *s, uint32_t first, uint32_t nr, uint32_t entr
 	cas(&span->word, head, SHMK_SPAN_WORD(gen, s->self, 0, 0, SHMK_SPAN_RUN));
 	entry_what(s, entry, SHMK_WHAT(SHMK_OP_SPAN, first, gen));
 	for (i = 0; i < nr; i++)
-		map_set(s->view.taken_map, first + i);
+		shmk_map_set(s->view.taken_map, first + i);
 	return true;
 }
 
@@ -611,7 +595,7 @@ static bool reclaim_one(struct shmk *s, uint32_t index, uint32_t *entry)
 	 * with full fences: it either sees changed == 0 or we see its block free.
 	 */
 	entry_set(s, *entry, SHMK_WHAT(SHMK_OP_SEIZING, index, 0), SHMK_WHERE(0, 1));
-	map_clear(s->view.stale_map, index);
+	shmk_map_clear(s->view.stale_map, index);
 	WRITE_ONCE(span->changed, 0);
 	smp_mb();
 	word = READ_ONCE(span->word);
@@ -754,7 +738,7 @@ void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t en
 
 		/* as shmk_block_hint(), but the second hint only with the first change */
 		if (!(READ_ONCE(span->freed) >> (unit >> 2) & 1))
-			__atomic_fetch_or(&span->freed, 1ULL << (unit >> 2), __ATOMIC_SEQ_CST);
+			word_or(&span->freed, 1ULL << (unit >> 2));
 		if (!READ_ONCE(span->changed))
 			shmk_span_hint(&s->view, index);
 	} else {

@@ -37,6 +37,16 @@ static inline bool cas(__u64 *p, __u64 old, __u64 new)
 	return shmk_cmpxchg(p, old, new) == old;
 }
 
+static inline void word_or(__u64 *p, __u64 bits)
+{
+	__atomic_fetch_or(p, bits, __ATOMIC_SEQ_CST);
+}
+
+static inline void word_and(__u64 *p, __u64 bits)
+{
+	__atomic_fetch_and(p, bits, __ATOMIC_SEQ_CST);
+}
+
 static inline void cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
