@@ -156,7 +156,7 @@ define module_rules
 releases += $(1)
 headers-$(1) := $(2)
 modules: $(B)/$(1)/shmk.ko
-$(B)/$(1)/shmk.ko: Kbuild Makefile $(module_src)
+$(B)/$(1)/shmk.ko: Kbuild Makefile $(module_src) $(wildcard $(2)/include/generated/autoconf.h $(dir $(2))release)
 	$$(call say,MODULE,$$@)
 	$$(call module_build,$(1),$(2),$(B)/$(1))
 	@touch $$@
