@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * shmk_test.h - what the tests of the module share: raw commands, regions,
- * events, children.
+ * shmk_test.h - what the tests of the module share, beside the commands of
+ * raw.h: an attachment with its regions, events, children.
  *
  * Nothing here uses libshmk: a bug in the library must not hide one in the
  * module. All functions that can fail return -errno. Waiting is always for
@@ -12,24 +12,15 @@
 #define SHMK_TEST_H
 
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
-#include <linux/shmk.h>
+
+#include "raw.h"
 
 #define PATIENCE_MS	20000
 
@@ -44,68 +35,7 @@ static inline uint64_t test_now_ns(void)
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
-/* ---- commands ---- */
-
-static inline int test_ioctl(int fd, unsigned long cmd, void *arg)
-{
-	int ret = ioctl(fd, cmd, arg);
-
-	return ret < 0 ? -errno : ret;
-}
-
-static inline int test_device(void)
-{
-	int fd = open(SHMK_DEVICE, O_RDWR | O_CLOEXEC);
-
-	return fd < 0 ? -errno : fd;
-}
-
-/* All defaults; an empty name is an anonymous pool. To be changed as needed. */
-static inline struct shmk_pool_create test_pool_args(const char *name, uint64_t bytes)
-{
-	struct shmk_pool_create args = {
-		.size = sizeof(args), .bytes = bytes, .page_shift = 12, .node = -1,
-		.mode = 0600, .uid = -1, .gid = -1,
-	};
-
-	strncpy(args.name, name, sizeof(args.name) - 1);
-	return args;
-}
-
-/* The fd of a new pool. */
-static inline int test_pool(int device, const char *name, uint64_t bytes)
-{
-	struct shmk_pool_create args = test_pool_args(name, bytes);
-
-	return test_ioctl(device, SHMK_IOC_POOL_CREATE, &args);
-}
-
-static inline int test_pool_open(int device, const char *name, uint32_t flags)
-{
-	struct shmk_pool_open args = { .size = sizeof(args), .flags = flags };
-
-	strncpy(args.name, name, sizeof(args.name) - 1);
-	return test_ioctl(device, SHMK_IOC_POOL_OPEN, &args);
-}
-
-static inline int test_pool_destroy(int device, const char *name)
-{
-	struct shmk_pool_destroy args = { .size = sizeof(args) };
-
-	strncpy(args.name, name, sizeof(args.name) - 1);
-	return test_ioctl(device, SHMK_IOC_POOL_DESTROY, &args);
-}
-
-static inline struct shmk_pool_info test_pool_info(int fd)
-{
-	struct shmk_pool_info info;
-
-	memset(&info, 0xa5, sizeof(info));
-	info.size = sizeof(info);
-	if (test_ioctl(fd, SHMK_IOC_POOL_INFO, &info))
-		info.size = 0;
-	return info;
-}
+/* ---- pools ---- */
 
 static inline struct shmk_info test_info(int device)
 {
@@ -113,7 +43,7 @@ static inline struct shmk_info test_info(int device)
 
 	memset(&info, 0xa5, sizeof(info));
 	info.size = sizeof(info);
-	if (test_ioctl(device, SHMK_IOC_INFO, &info))
+	if (raw(device, SHMK_IOC_INFO, &info))
 		info.size = 0;
 	return info;
 }
@@ -174,45 +104,34 @@ static inline void *test_map(int fd, uint64_t offset, uint64_t bytes, int prot)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/* Only the ioctl; the fd, and @a->peer and gen. */
-static inline int test_attach_fd(int pool, uint32_t flags, uint32_t nr_entries,
-				 struct test_att *a)
+/* @out: where the address goes. */
+static inline int test_map(int fd, int prot, uint64_t offset, uint64_t bytes, void *out)
 {
-	struct shmk_attach args = { .size = sizeof(args), .flags = flags,
-				    .nr_entries = nr_entries };
+	void *p = raw_map(fd, prot, offset, bytes);
 
-	memset(a, 0, sizeof(*a));
-	args.peer = args.gen = 0xa5a5a5a5;
-	a->fd = test_ioctl(pool, SHMK_IOC_ATTACH, &args);
-	a->peer = args.peer;
-	a->gen = args.gen;
-	return a->fd < 0 ? a->fd : 0;
+	if (p == MAP_FAILED)
+		return -errno;
+	memcpy(out, &p, sizeof(p));
+	return 0;
 }
 
 static inline int test_map_all(struct test_att *a, uint32_t flags, uint32_t nr_entries)
 {
 	int prot = flags & SHMK_ATTACH_F_RDONLY ? PROT_READ : PROT_READ | PROT_WRITE;
-	const struct shmk_status *s;
+	const struct shmk_status *s = raw_status(a->fd);
+	int err;
 
-	s = test_map(a->fd, 0, 4096, PROT_READ);
 	if (!s)
 		return -errno;
-	a->status = test_map(a->fd, 0, s->status_bytes, PROT_READ);
-	munmap((void *)s, 4096);
-	if (!a->status)
-		return -errno;
-	s = a->status;
-	a->ledger_bytes = (sizeof(*a->ledger) + (nr_entries ?: 4096) *
-			   sizeof(struct shmk_entry) + 4095) & ~4095ULL;
-	a->ledger = test_map(a->fd, s->map_ledger + a->peer * s->ledger_stride,
-			     a->ledger_bytes, PROT_READ | PROT_WRITE);
-	if (!a->ledger)
-		return -errno;
-	a->control = test_map(a->fd, s->map_control, s->control_bytes, prot);
-	if (!a->control)
-		return -errno;
-	a->data = test_map(a->fd, s->map_data, s->data_bytes, prot);
-	return a->data ? 0 : -errno;
+	a->status = s;
+	a->ledger_bytes = raw_ledger_bytes(nr_entries ?: 4096);
+	err = test_map(a->fd, PROT_READ | PROT_WRITE, raw_ledger_offset(s, a->peer),
+		       a->ledger_bytes, &a->ledger);
+	if (!err)
+		err = test_map(a->fd, prot, s->map_control, s->control_bytes, &a->control);
+	if (!err)
+		err = test_map(a->fd, prot, s->map_data, s->data_bytes, &a->data);
+	return err;
 }
 
 static inline void test_unmap(struct test_att *a)
@@ -242,22 +161,22 @@ static inline void test_close(struct test_att *a)
 static inline int test_attach(int pool, uint32_t flags, uint32_t nr_entries,
 			      struct test_att *a)
 {
-	int err = test_attach_fd(pool, flags, nr_entries, a);
+	struct shmk_attach ids;
+	int err;
 
-	if (err)
-		return err;
+	memset(a, 0, sizeof(*a));
+	a->fd = raw_attach(pool, flags, nr_entries, &ids);
+	if (a->fd < 0)
+		return a->fd;
+	a->peer = ids.peer;
+	a->gen = ids.gen;
 	err = test_map_all(a, flags, nr_entries);
 	if (err)
 		test_close(a);
 	return err;
 }
 
-static inline int test_detach(struct test_att *a)
-{
-	return test_ioctl(a->fd, SHMK_IOC_DETACH, NULL);
-}
-
-static inline uint64_t *test_block(const struct test_att *a, uint32_t block)
+static inline __u64 *test_block(const struct test_att *a, uint32_t block)
 {
 	return &((struct shmk_block *)(a->control + a->status->blocks_off))[block].word;
 }
@@ -273,15 +192,9 @@ static inline bool test_map_bit(const struct test_att *a, uint64_t map_off, uint
 	return LOAD((uint64_t *)(a->control + map_off) + bit / 64) >> (bit % 64) & 1;
 }
 
-static inline const struct shmk_peer_status *test_peer(const struct test_att *a, uint32_t peer)
-{
-	return &((const struct shmk_peer_status *)((const char *)a->status +
-						   a->status->peers_off))[peer];
-}
-
 static inline uint32_t test_peer_state(const struct test_att *a, uint32_t peer)
 {
-	return SHMK_PEER_STATE(LOAD(&test_peer(a, peer)->word));
+	return SHMK_PEER_STATE(LOAD(&raw_peer_status(a->status, peer)->word));
 }
 
 static inline const struct shmk_queue_status *test_queue_status(const struct test_att *a,
@@ -313,71 +226,6 @@ static inline void test_entry(struct test_att *a, uint32_t index, uint64_t what,
 	STORE(&a->ledger->entry[index].what, what);
 }
 
-/* ---- queues ---- */
-
-static inline int test_queue_create(const struct test_att *a, const char *name,
-				    uint32_t capacity, uint32_t *id, uint32_t *gen)
-{
-	struct shmk_queue_create args = { .size = sizeof(args), .capacity = capacity,
-					  .id = 0xa5a5a5a5, .gen = 0xa5a5a5a5 };
-	int err;
-
-	strncpy(args.name, name, sizeof(args.name) - 1);
-	err = test_ioctl(a->fd, SHMK_IOC_QUEUE_CREATE, &args);
-	if (id)
-		*id = args.id;
-	if (gen)
-		*gen = args.gen;
-	return err;
-}
-
-static inline int test_queue_open(const struct test_att *a, const char *name, uint32_t *id,
-				  uint32_t *gen)
-{
-	struct shmk_queue_open args = { .size = sizeof(args),
-					.id = 0xa5a5a5a5, .gen = 0xa5a5a5a5 };
-	int err;
-
-	strncpy(args.name, name, sizeof(args.name) - 1);
-	err = test_ioctl(a->fd, SHMK_IOC_QUEUE_OPEN, &args);
-	if (id)
-		*id = args.id;
-	if (gen)
-		*gen = args.gen;
-	return err;
-}
-
-/* CLOSE or REMOVE. */
-static inline int test_queue_end(const struct test_att *a, unsigned long cmd, uint32_t id,
-				 uint32_t gen)
-{
-	struct shmk_queue_close args = { .size = sizeof(args), .id = id, .gen = gen };
-
-	return test_ioctl(a->fd, cmd, &args);
-}
-
-static inline int test_side(const struct test_att *a, uint32_t id, uint32_t side)
-{
-	struct shmk_queue_fd args = { .size = sizeof(args), .id = id, .side = side };
-
-	return test_ioctl(a->fd, SHMK_IOC_QUEUE_FD, &args);
-}
-
-static inline int test_bell(const struct test_att *a, const struct shmk_bell_one *bells,
-			    uint32_t nr)
-{
-	struct shmk_bell args = { .size = sizeof(args), .nr = nr, .bells = (uintptr_t)bells };
-
-	return test_ioctl(a->fd, SHMK_IOC_BELL, &args);
-}
-
-static inline int test_bell_one(const struct test_att *a, uint32_t id, uint32_t side)
-{
-	struct shmk_bell_one one = { .id = id, .side = side };
-
-	return test_bell(a, &one, 1);
-}
-
 /* ---- events ---- */
 
 /* What poll() says now, or -ETIMEDOUT after @ms. */
@@ -394,7 +242,7 @@ static inline int test_poll(int fd, short events, int ms)
 
 static inline int test_events(int fd)
 {
-	return test_ioctl(fd, SHMK_IOC_EVENTS, NULL);
+	return raw(fd, SHMK_IOC_EVENTS, NULL);
 }
 
 static inline int test_event_within(int fd, struct shmk_event *event, int ms)
