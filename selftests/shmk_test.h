@@ -97,13 +97,6 @@ struct test_att {
 	unsigned char		*data;
 };
 
-static inline void *test_map(int fd, uint64_t offset, uint64_t bytes, int prot)
-{
-	void *p = mmap(NULL, bytes, prot, MAP_SHARED, fd, offset);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 /* @out: where the address goes. */
 static inline int test_map(int fd, int prot, uint64_t offset, uint64_t bytes, void *out)
 {
