@@ -143,6 +143,8 @@ static int ledger_take(struct shmk_peer *peer)
 		spin_unlock(&pool->lock);
 		shmk_region_drop_old(&old);
 	}
+	/* Its last owner may have written anywhere in it, see ledger_clear(). */
+	shmk_region_zero(ledger, peer->ledger_bytes);
 	peer->ledger = ledger->addr;
 	return 0;
 }
@@ -362,6 +364,16 @@ static void count_end_locked(struct shmk_peer *peer)
 }
 
 /*
+ * Clears what was settled and no more, so that an end costs what the dead
+ * held, however large its ledger was. The rest is nobody's business until the
+ * id is taken again.
+ */
+static void ledger_clear(struct shmk_peer *peer)
+{
+	shmk_region_zero(&peer->pool->ledgers[peer->id], ledger_bytes(peer->high));
+}
+
+/*
  * The event comes last, so that who has read it finds all the rest done; under
  * the lock, so that no event of the id's next life overtakes it.
  */
@@ -378,14 +390,14 @@ static void end_finish(struct shmk_peer *peer)
 		.messages	= peer->settled.messages,
 	};
 
-	shmk_region_zero(&pool->ledgers[peer->id], peer->ledger_bytes);
+	ledger_clear(peer);
 	shmk_queue_close_all(peer);
 	atomic_set(&peer->stage, SHMK_PEER_STAGE_GONE);
 
 	spin_lock(&pool->lock);
 	count_end_locked(peer);
 	pool->peers[peer->id] = NULL;
-	/* Who sees NONE sees an empty ledger. */
+	/* Who sees NONE sees all entries settled. */
 	smp_store_release(&pool->peer_status[peer->id].word, status_word(peer, SHMK_PEER_NONE));
 	id_free_locked(peer);
 	tell(peer, &event);
