@@ -138,9 +138,9 @@ static void journal_carry_out(struct local *l)
 		else
 			smp_store_release((__u32 *)at, (__u32)x->store[i].value);
 	}
+	kick(l);
 	barrier();
 	WRITE_ONCE(x->nr_stores, 0);
-	kick(l);
 }
 
 /* Killed before the word: nothing has happened. After it: all of it has. */
@@ -622,10 +622,13 @@ static int reap_locked(struct shmk *s)
 	return nr;
 }
 
+/* A journal that is valid has a living writer, or needs us. */
 static bool any_due(const struct shmk *s)
 {
 	const struct local *l = local_of(s);
 
+	if (READ_ONCE(l->extra->nr_stores))
+		return true;
 	for (uint32_t id = 1; id <= l->status->nr_peers; id++)
 		if (is_due(s, id))
 			return true;
