@@ -1224,6 +1224,275 @@ TEST_F(wait, two_that_are_awake_need_no_system_call)
 	EXPECT_EQ(0, c.total);
 }
 
+/* ------------------------------------------------ at every instruction -- */
+
+/*
+ * A child is let go some instructions far into a wait, then others do
+ * something, then it goes on. Stepping is slow, so each run tries every n-th
+ * instruction, from another one on; SHMK_TEST_STRIDE=1 tries all.
+ */
+static int stride(void)
+{
+	const char *n = getenv("SHMK_TEST_STRIDE");
+
+	return n ? atoi(n) : cycles < 10000 ? 37 : 7;
+}
+
+static int first_step(void)
+{
+	return getpid() % stride();
+}
+
+static void trace_begin(pid_t pid)
+{
+	waitpid(pid, NULL, 0);
+	ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+}
+
+/* Until the child stops: true. False: it sleeps, and still does after @ms. */
+static bool stops(pid_t pid, int *status, int ms)
+{
+	int64_t until = now_ns() + ms * NS_PER_MS;
+
+	for (int i = 1;; i++) {
+		if (waitpid(pid, status, WNOHANG) == pid)
+			return true;
+		if (i % 64 == 0 && asleep(pid) && now_ns() >= until)
+			return waitpid(pid, status, WNOHANG) == pid;
+		sched_yield();
+	}
+}
+
+static bool at_mark(pid_t pid, int status, int which)
+{
+	struct __ptrace_syscall_info info;
+
+	return WIFSTOPPED(status) && WSTOPSIG(status) == (SIGTRAP | 0x80) &&
+	       ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info) > 0 &&
+	       info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr == __NR_getpgid &&
+	       (int)info.entry.args[0] == which;
+}
+
+/* From a stop to the next such mark. False: sleeps for 5 s, or is gone. */
+static bool runs_to(pid_t pid, int which)
+{
+	int status;
+
+	do {
+		ptrace(PTRACE_SYSCALL, pid, 0, 0);
+		if (!stops(pid, &status, 5000) || !WIFSTOPPED(status))
+			return false;
+	} while (!at_mark(pid, status, which));
+	return true;
+}
+
+/* @n instructions; false: it has gone to sleep and runs (so to say). */
+static bool step(pid_t pid, int n)
+{
+	int status;
+
+	while (n--) {
+		ptrace(PTRACE_SINGLESTEP, pid, 0, 0);
+		if (!stops(pid, &status, 0))
+			return false;
+	}
+	return true;
+}
+
+static void waits_marked(void *arg)
+{
+	struct shmk *s = join();
+	struct shmk_queue *q = queue(s, "q", 4);
+	uint64_t value;
+
+	(void)arg;
+	/* The first sleep makes fds and ring. */
+	while (!q->nr_sleeps)
+		get(q, &value, now_ns() + 100000);
+	traced();
+	for (;;) {
+		mark(MARK_ON);
+		CHECK(!wait_side(q, SHMK_SIDE_RECV, watchdog()));
+		mark(MARK_OFF);
+		while (!get(q, &value, SHMK_TRY))
+			;
+	}
+}
+
+/* Says whether it left a message. */
+typedef bool (*meanwhile_t)(struct shmk_queue *mine, struct shmk_queue *others);
+
+/* If there is no message the child has to sleep, and the next message to wake it. */
+static bool waits_well(pid_t pid, bool stopped, bool message, struct shmk_queue *q)
+{
+	int status;
+
+	if (stopped)
+		ptrace(PTRACE_SYSCALL, pid, 0, 0);
+	for (;;) {
+		if (!stops(pid, &status, message ? 5000 : 0)) {
+			if (message)
+				return false;
+			message = !put(q, 1, SHMK_TRY);
+			continue;
+		}
+		if (at_mark(pid, status, MARK_OFF))
+			return message;
+		ptrace(PTRACE_SYSCALL, pid, 0, 0);
+	}
+}
+
+static void sweep_wait(struct __test_metadata *_metadata, FIXTURE_DATA(wait) *self,
+		       meanwhile_t meanwhile)
+{
+	struct shmk *s = join();
+	struct shmk_queue *others = queue(s, "q", 4);
+	bool stopped = true;
+	pid_t pid;
+	int k;
+
+	ASSERT_LE(0, shmk_queue_fd(others, SHMK_RECV));
+	/* On one CPU a step costs two switches, else two wake-ups. */
+	pin_to(0);
+	pid = child(waits_marked, NULL);
+	trace_begin(pid);
+	for (k = first_step(); stopped; k += stride()) {
+		ASSERT_TRUE(runs_to(pid, MARK_ON));
+		stopped = step(pid, k);
+		ASSERT_TRUE(waits_well(pid, stopped, meanwhile(self->q, others), self->q))
+			TH_LOG("lost after %d instructions", k);
+	}
+	TH_LOG("%d instructions until it slept", k);
+	EXPECT_LT(100, k);
+	shmk_detach(s);
+	kill(pid, SIGKILL);
+	child_end(pid);
+}
+
+static bool sent(struct shmk_queue *mine, struct shmk_queue *others)
+{
+	(void)others;
+	CHECK(!put(mine, 1, SHMK_TRY));
+	return true;
+}
+
+TEST_F_TIMEOUT(wait, a_message_at_any_instruction_of_going_to_sleep_ends_the_wait, 120)
+{
+	sweep_wait(_metadata, self, sent);
+}
+
+static bool sent_and_taken(struct shmk_queue *mine, struct shmk_queue *others)
+{
+	uint64_t value;
+
+	CHECK(!put(mine, 1, SHMK_TRY));
+	CHECK(!get(others, &value, SHMK_TRY));
+	return false;
+}
+
+TEST_F_TIMEOUT(wait, a_message_that_another_takes_does_not_spoil_the_next, 120)
+{
+	sweep_wait(_metadata, self, sent_and_taken);
+}
+
+static bool sent_and_armed(struct shmk_queue *mine, struct shmk_queue *others)
+{
+	CHECK(!put(mine, 1, SHMK_TRY));
+	CHECK(!wait_arm(others, SHMK_SIDE_RECV));
+	return true;
+}
+
+TEST_F_TIMEOUT(wait, another_who_drains_and_does_not_take_gives_the_wakeup_back, 120)
+{
+	sweep_wait(_metadata, self, sent_and_armed);
+}
+
+static bool sent_taken_and_armed(struct shmk_queue *mine, struct shmk_queue *others)
+{
+	sent_and_taken(mine, others);
+	CHECK(wait_arm(others, SHMK_SIDE_RECV) == -EAGAIN);
+	return false;
+}
+
+TEST_F_TIMEOUT(wait, another_who_drains_for_itself_leaves_the_word_set, 120)
+{
+	sweep_wait(_metadata, self, sent_taken_and_armed);
+}
+
+/* The victim finds a message, so it goes the way of who drained and gives back. */
+static void drains_marked(void *arg)
+{
+	struct shmk *s = join();
+	struct shmk_queue *q = queue(s, "q", 4);
+
+	CHECK(shmk_queue_fd(q, SHMK_RECV) >= 0);
+	traced();
+	mark(MARK_ON);
+	wait_arm(q, SHMK_SIDE_RECV);
+	atomic_store((atomic_int *)arg, 1);
+	pause();
+}
+
+static void counts_messages(void *arg)
+{
+	struct shmk_queue *q = queue(join(), "q", 4);
+	uint64_t value;
+
+	for (;;) {
+		CHECK(!get(q, &value, SHMK_FOREVER));
+		atomic_fetch_add((atomic_int *)arg, 1);
+	}
+}
+
+/* True once @at has reached @n. */
+static bool reaches(atomic_int *at, int n)
+{
+	int64_t until = now_ns() + 5000 * NS_PER_MS;
+
+	while (atomic_load(at) < n && now_ns() < until)
+		sched_yield();
+	return atomic_load(at) == n;
+}
+
+/*
+ * A sleeper is stopped before it can look, so that the message and the bell's
+ * byte are there for the victim. It goes on when the victim is dead and settled.
+ */
+TEST_F_TIMEOUT(wait, who_is_killed_at_any_instruction_of_arming_leaves_no_other_asleep, 120)
+{
+	atomic_int *count = shared(sizeof(*count)), *through = shared(sizeof(*through));
+	int k, status, messages = 0;
+	pid_t victim, sleeper;
+
+	ASSERT_NE(NULL, count);
+	ASSERT_NE(NULL, through);
+	pin_to(0);
+	sleeper = child(counts_messages, count);
+	for (k = first_step(); !atomic_load(through); k += stride()) {
+		until_asleep(sleeper);
+		kill(sleeper, SIGSTOP);
+		waitpid(sleeper, NULL, WUNTRACED);
+		ASSERT_EQ(0, put(self->q, 1, SHMK_TRY));
+		victim = child(drains_marked, through);
+		trace_begin(victim);
+		ASSERT_TRUE(runs_to(victim, MARK_ON));
+		for (int i = 0; i < k && !atomic_load(through); i++) {
+			ptrace(PTRACE_SINGLESTEP, victim, 0, 0);
+			waitpid(victim, &status, 0);
+		}
+		kill(victim, SIGKILL);
+		child_end(victim);
+		self->s->backend->reap(self->s);
+		kill(sleeper, SIGCONT);
+		ASSERT_TRUE(reaches(count, ++messages))
+			TH_LOG("lost when killed after %d instructions", k);
+	}
+	TH_LOG("%d instructions", k);
+	EXPECT_LT(100, k);
+	kill(sleeper, SIGKILL);
+	child_end(sleeper);
+}
+
 /* ------------------------------------------------ the caller's event loop -- */
 
 /* A sender in another process answers each "go" with one message. */
