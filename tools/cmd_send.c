@@ -82,7 +82,7 @@ struct sender {
 	/* who is there */
 	struct { uint32_t peer, gen; } receivers[RECEIVERS];
 	unsigned int nr_receivers;
-	uint32_t most_open;
+	uint64_t received;	/* from the queue, before we began */
 	int64_t moved_ns;	/* last progress of any kind */
 	int64_t died_ns;	/* last death of a peer */
 	int64_t looked_ns;
@@ -115,16 +115,12 @@ static bool receivers_dead(struct sender *sd)
 	return sd->nr_receivers;
 }
 
-/* Was there somebody else who had the queue open, and is there nobody now? */
+/* Was there somebody who received, and is there nobody now? */
 static bool queue_deserted(struct sender *sd)
 {
 	struct shmk_queue_stats st;
 
-	if (shmk_queue_stats(sd->q, &st) < 0)
-		return false;
-	if (st.nr_open > sd->most_open)
-		sd->most_open = st.nr_open;
-	return sd->most_open > 1 && st.nr_open <= 1;
+	return !shmk_queue_stats(sd->q, &st) && st.received != sd->received && st.nr_open <= 1;
 }
 
 /* Called now and then while nothing goes on; nonzero: give up, told why. */
@@ -690,6 +686,7 @@ static size_t default_block(struct shmk *s)
 
 static int start(struct sender *sd)
 {
+	struct shmk_queue_stats st;
 	int status;
 
 	sd->proto = (struct stream_head){
@@ -705,6 +702,8 @@ static int start(struct sender *sd)
 		sd->block = default_block(sd->s);
 	shmk_event_fd(sd->s);	/* events begin now, not when we first look */
 	status = target_open(&sd->t, sd->s, sd->t.queue, sd->block, &sd->q);
+	if (!status && !shmk_queue_stats(sd->q, &st))
+		sd->received = st.received;
 	if (!status && sd->ack)
 		status = open_back(sd);
 	return status;
