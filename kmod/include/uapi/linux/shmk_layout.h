@@ -222,11 +222,11 @@ struct shmk_span {
  * are powers of two, so such a block is aligned to its own size.
  */
 #define SHMK_CLASSES		14U
-static inline __u32 shmk_class_units(__u32 class)
+static inline __u32 shmk_class_units(__u32 index)
 {
-	if (class < 2)
-		return class + 1;
-	return (class & 1 ? 4U : 3U) << ((class - 2) / 2);
+	if (index < 2)
+		return index + 1;
+	return (index & 1 ? 4U : 3U) << ((index - 2) / 2);
 }
 
 /* ------------------------------------------------------------- ledger -- */
