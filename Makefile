@@ -212,6 +212,10 @@ demo:
 
 man_src := $(wildcard Documentation/man/*.[1-8])
 
+# Without it a program finds the library only after the next boot. Not the
+# business of who makes a package, nor possible for who is not root.
+ldconfig = $(if $(DESTDIR),,@ldconfig 2>/dev/null || echo "could not run ldconfig for $(libdir)" >&2)
+
 .PHONY: install uninstall clean
 install: lib tools
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/shmk/linux
@@ -227,6 +231,7 @@ install: lib tools
 		lib/shmk.pc.in > $(DESTDIR)$(libdir)/pkgconfig/shmk.pc
 	$(foreach m,$(man_src),$(INSTALL) -D -m 644 $(m) \
 		$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)) &&) true
+	$(ldconfig)
 
 uninstall:
 	rm -f $(DESTDIR)$(bindir)/shmk $(addprefix $(DESTDIR)$(libdir)/,libshmk.a $(soname) libshmk.so \
@@ -234,6 +239,7 @@ uninstall:
 		shmk/linux/shmk_layout.h) \
 		$(foreach m,$(man_src),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
 	-rmdir $(DESTDIR)$(includedir)/shmk/linux $(DESTDIR)$(includedir)/shmk
+	$(ldconfig)
 
 clean:
 	rm -rf $(B)
