@@ -223,6 +223,26 @@ static void settle_taking(const struct shmk_view *view, __u32 peer,
 	slot_empty(slot, p, lap);
 }
 
+/* The taker has the bytes, and had not told its caller. */
+static void settle_copied(__u32 peer, const struct shmk_ring_view *rv,
+			  const struct shmk_entry *entry, struct shmk_settled *settled)
+{
+	__u64 pos = SHMK_WHERE_POS(READ_ONCE(entry->where));
+	struct shmk_slot *slot;
+	__u32 lap;
+	__u64 p;
+
+	settled->messages++;
+	if (!rv->slots)
+		return;
+	slot = shmk_slot_at(rv, pos);
+	lap = shmk_lap(rv, pos);
+	p = READ_ONCE(slot->p);
+	if (taken_by(slot, lap, peer) && SHMK_P_LAP(p) == lap &&
+	    SHMK_P_KIND(p) == SHMK_KIND_INLINE)
+		slot_empty(slot, p, lap);
+}
+
 /* Published, published and already taken, or never published? */
 static void settle_sending(const struct shmk_view *view,
 			   const struct shmk_ring_view *rv,
@@ -264,11 +284,10 @@ static void settle_held(const struct shmk_view *view,
 			struct shmk_settled *settled)
 {
 	__u64 what = READ_ONCE(entry->what);
-	__u32 from = SHMK_WHERE_QUEUE(READ_ONCE(entry->where));
 
 	if (block_valid(view, SHMK_WHAT_BLOCK(what)))
 		put_counted(view, SHMK_WHAT_BLOCK(what), SHMK_WHAT_GEN(what),
-			    from != SHMK_QUEUE_NOWHERE, settled);
+			    SHMK_WHAT_OP(what) == SHMK_OP_GOT, settled);
 }
 
 void shmk_settle_queue(const struct shmk_view *view,
@@ -536,7 +555,7 @@ void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
 static bool names_queue(__u32 op)
 {
 	return (op >= SHMK_OP_SENDING && op <= SHMK_OP_CLAIMING) ||
-	       op == SHMK_OP_WAITING || op == SHMK_OP_PASSING;
+	       op == SHMK_OP_WAITING || op == SHMK_OP_PASSING || op == SHMK_OP_COPIED;
 }
 
 int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
@@ -560,6 +579,7 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 	}
 	switch (op) {
 	case SHMK_OP_HELD:
+	case SHMK_OP_GOT:
 		settle_held(view, entry, settled);
 		break;
 	case SHMK_OP_SENDING:
@@ -571,6 +591,9 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 		break;
 	case SHMK_OP_TAKEN:
 		settle_taken(view, peer, &rv, entry, settled);
+		break;
+	case SHMK_OP_COPIED:
+		settle_copied(peer, &rv, entry, settled);
 		break;
 	case SHMK_OP_CLAIMING:
 		settle_claiming(peer, &rv, entry);

@@ -92,6 +92,7 @@ static bool entry_holds(struct walk *w, __u64 what, __u64 where, uint32_t block)
 		return false;
 	switch (SHMK_WHAT_OP(what)) {
 	case SHMK_OP_HELD:
+	case SHMK_OP_GOT:
 		return SHMK_BLOCK_GEN(word) == gen;
 	case SHMK_OP_TAKEN:
 		return SHMK_BLOCK_GEN(word) == gen || SHMK_BLOCK_GEN(word) == gen + 1;
@@ -124,19 +125,19 @@ static void walk_entry(struct walk *w, uint32_t peer, uint32_t i, const struct s
 	__u64 where = READ_ONCE(e->where), what = READ_ONCE(e->what);
 	uint32_t op = SHMK_WHAT_OP(what), block = SHMK_WHAT_BLOCK(what);
 
-	if (op > SHMK_OP_PASSING) {
+	if (op > SHMK_OP_GOT) {
 		violation(w, "peer %u entry %u: no such operation %u (what %#llx)", peer, i, op,
 			  (unsigned long long)what);
 	} else if (op == SHMK_OP_TAKING) {
 		walk_taking(w, peer, where);
-	} else if (op == SHMK_OP_HELD || op == SHMK_OP_SENDING ||
+	} else if (op == SHMK_OP_HELD || op == SHMK_OP_GOT || op == SHMK_OP_SENDING ||
 		   op == SHMK_OP_PASSING || op == SHMK_OP_TAKEN) {
 		if (block >= nr_blocks(w))
 			violation(w, "peer %u entry %u: block %u is outside the pool", peer, i,
 				  block);
 		else if (entry_holds(w, what, where, block))
 			ref(w, block);
-		else if (op == SHMK_OP_HELD && SHMK_WHAT_GEN(what) !=
+		else if ((op == SHMK_OP_HELD || op == SHMK_OP_GOT) && SHMK_WHAT_GEN(what) !=
 			 SHMK_BLOCK_GEN(READ_ONCE(w->s->view.blocks[block].word)))
 			violation(w, "peer %u entry %u: holds block %u of generation %u, whose word is %#llx",
 				  peer, i, block, SHMK_WHAT_GEN(what),

@@ -28,7 +28,11 @@
  *     b: USED(g) -> USED(g + 1)    the same
  *     P = (lap + 1, EMPTY)         ours: freed, counted as lost
  *     head, waiters -> 0, bell     L still names q
- *     L = HELD(b, g + 1)           freed, counted as lost
+ *     L = GOT(b, g + 1)            freed, counted as lost
+ *   an inline one, from T on
+ *     copy, L = COPIED(q, pos)     ours: P emptied, counted as lost
+ *     P = (lap + 1, EMPTY)         counted as lost
+ *     L = NONE                     received
  *
  * Somebody who is stopped, not dead: anywhere in sending a block, nobody is
  * delayed. Between CLAIMED and INLINE, receivers take what lies behind and come
@@ -207,15 +211,14 @@ static inline void published(struct shmk_queue *q, struct look *l)
 /* ------------------------------------------------------------- sending -- */
 
 /*
- * Puts a block into the ring; @msg->entry goes from HELD to SENDING and is left
- * there, so that it names the queue until the bell has been rung. -EAGAIN,
- * and HELD again, when there is no room.
+ * Puts a block into the ring; @msg->entry goes from HELD (GOT) to SENDING
+ * (PASSING) and is left there, so that it names the queue until the bell has been
+ * rung. -EAGAIN, and HELD (GOT) again, when there is no room.
  */
 static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 {
 	struct shmk *s = q->shmk;
-	uint32_t op = SHMK_WHERE_QUEUE(msg->from) == SHMK_QUEUE_NOWHERE ?
-		      SHMK_OP_SENDING : SHMK_OP_PASSING;
+	bool got = SHMK_WHERE_QUEUE(msg->from) != SHMK_QUEUE_NOWHERE;
 	struct look l;
 	int ret;
 
@@ -225,11 +228,13 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 		ret = look_for_room(q, &l);
 		if (unlikely(ret)) {
 			entry_set(s, msg->entry,
-				  SHMK_WHAT(SHMK_OP_HELD, msg->block, msg->gen), msg->from);
+				  SHMK_WHAT(got ? SHMK_OP_GOT : SHMK_OP_HELD, msg->block,
+					    msg->gen), msg->from);
 			return ret;
 		}
-		entry_set(s, msg->entry, SHMK_WHAT(op, msg->block, msg->gen),
-			  SHMK_WHERE(q->id, l.pos));
+		entry_set(s, msg->entry,
+			  SHMK_WHAT(got ? SHMK_OP_PASSING : SHMK_OP_SENDING, msg->block,
+				    msg->gen), SHMK_WHERE(q->id, l.pos));
 		if (likely(publish(q, &l, SHMK_KIND_BLOCK, msg->block)))
 			break;
 	}
@@ -404,7 +409,8 @@ static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg
 	for (i = 0; i < s->fresh_entry; i++) {
 		__u64 what = READ_ONCE(entry_at(s, i)->what);
 
-		if (SHMK_WHAT_OP(what) != SHMK_OP_HELD || SHMK_WHAT_BLOCK(what) != block)
+		if ((SHMK_WHAT_OP(what) != SHMK_OP_HELD && SHMK_WHAT_OP(what) != SHMK_OP_GOT) ||
+		    SHMK_WHAT_BLOCK(what) != block)
 			continue;
 		msg->data = block_data(s, block);
 		msg->room = shmk_block_room(&s->view, block);
@@ -601,6 +607,7 @@ static int take_inline(struct shmk_queue *q, struct look *l, __u64 p, struct shm
 	if (unlikely(len > q->inline_max))
 		return take_garbage(l);
 	memcpy(msg->small, l->slot->inl, len);
+	entry_what(q->shmk, msg->entry, SHMK_OP_COPIED);
 	slot_empty(l);
 	msg->kind = SHMK_KIND_INLINE;
 	msg->shmk = q->shmk;
@@ -611,8 +618,8 @@ static int take_inline(struct shmk_queue *q, struct look *l, __u64 p, struct shm
 }
 
 /*
- * One message into @msg, whose entry names the queue on return (TAKEN or
- * TAKING) whatever comes out; recv_done() ends that.
+ * One message into @msg, whose entry names the queue on return (TAKEN, COPIED
+ * or TAKING) whatever comes out; recv_done() ends that.
  */
 static int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 {
@@ -650,7 +657,7 @@ static inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg)
 	msg->shmk = q->shmk;
 	if (likely(msg->kind == SHMK_KIND_BLOCK))
 		entry_what(q->shmk, msg->entry,
-			   SHMK_WHAT(SHMK_OP_HELD, msg->block, msg->gen));
+			   SHMK_WHAT(SHMK_OP_GOT, msg->block, msg->gen));
 	else
 		entry_put(q->shmk, msg->entry);
 }

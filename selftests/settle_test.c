@@ -115,9 +115,17 @@ TEST_F(settle, held_block_is_freed_and_hinted)
 TEST_F(settle, held_block_that_was_received_counts_as_a_lost_message)
 {
 	WORD = USED(GEN);
-	ENTRY(SHMK_OP_HELD, BLOCK, GEN, AT);
+	ENTRY(SHMK_OP_GOT, BLOCK, GEN, AT);
 	SETTLE(DEAD);
 	EXPECT_SETTLED(1U, 1U);
+}
+
+TEST_F(settle, held_about_to_be_sent_is_no_message_yet)
+{
+	WORD = USED(GEN);
+	ENTRY(SHMK_OP_HELD, BLOCK, GEN, AT);	/* where is written before what */
+	SETTLE(DEAD);
+	EXPECT_SETTLED(1U, 0U);
 }
 
 TEST_F(settle, held_but_not_allocated_yet_changes_nothing)
@@ -258,6 +266,21 @@ TEST_F(settle, taking_inline_is_a_lost_message_and_an_empty_slot)
 	SETTLE(DEAD);
 	EXPECT_EQ(SLOT->p, EMPTIED);
 	EXPECT_SETTLED(0U, 1U);
+}
+
+TEST_F(settle, copied_is_a_lost_message_whether_the_slot_was_emptied_or_not)
+{
+	SLOT->p = P(SHMK_KIND_INLINE, 20);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_COPIED, 0, 0, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(SLOT->p, EMPTIED);
+	EXPECT_SETTLED(0U, 1U);
+	SLOT->p = SHMK_P(LAP + 1, SHMK_KIND_INLINE, 3);
+	ENTRY(SHMK_OP_COPIED, 0, 0, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(SLOT->p, SHMK_P(LAP + 1, SHMK_KIND_INLINE, 3));
+	EXPECT_SETTLED(0U, 2U);
 }
 
 TEST_F(settle, taking_a_skip_is_no_loss)

@@ -233,7 +233,7 @@ static inline __u32 shmk_class_units(__u32 index)
 
 enum shmk_op {
 	SHMK_OP_NONE		= 0,
-	SHMK_OP_HELD		= 1,	/* block, gen; queue, pos it came from, for the record */
+	SHMK_OP_HELD		= 1,	/* block, gen: one's own, from alloc */
 	SHMK_OP_SENDING		= 2,	/* block, gen; queue, pos */
 	SHMK_OP_TAKING		= 3,	/* queue, pos */
 	SHMK_OP_TAKEN		= 4,	/* block, gen before the hand-over; queue, pos */
@@ -243,6 +243,8 @@ enum shmk_op {
 	SHMK_OP_SEIZING		= 8,	/* the same, of a span that another owns */
 	SHMK_OP_WAITING		= 9,	/* queue, pos = side: its waiters word or bell is in my hands */
 	SHMK_OP_PASSING		= 10,	/* SENDING of a block that was received: unpublished, it is lost */
+	SHMK_OP_COPIED		= 11,	/* queue, pos: an inline message that is the receiver's now */
+	SHMK_OP_GOT		= 12,	/* HELD of a block that was received from queue, pos: else it is lost */
 };
 
 /* what = { gen:32, block:28, op:4 }, where = { pos:48, queue:16 }; where is written first */
@@ -259,7 +261,7 @@ struct shmk_entry {
 #define SHMK_WHERE(queue, pos)	((__u64)(pos) << 16 | (queue))
 #define SHMK_WHERE_QUEUE(where)	((__u32)(where) & 0xffff)
 #define SHMK_WHERE_POS(where)	((__u64)(where) >> 16)
-#define SHMK_QUEUE_NOWHERE	0xffffU	/* queue of a HELD block that came from alloc */
+#define SHMK_QUEUE_NOWHERE	0xffffU	/* queue of what came from none */
 
 struct shmk_ledger {
 	__u64	high;		/* no entry at or above this index was ever written */

@@ -1,0 +1,1236 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * explore.c - the library's own code under all interleavings, with deaths.
+ *
+ * settle.c, queue.c, ledger.c and block.c are compiled against order.h of this
+ * directory, so that each access to a shared word is a step. The actors of a
+ * scenario (senders, receivers, one that allocates) run as coroutines; before
+ * every step the explorer decides who goes on and who dies there; a settler
+ * takes the place of the dead, and may die and be followed by another. All
+ * decisions are tried, depth first, by running the scenario again from its
+ * beginning. A state that was seen is not explored again: the state of an actor
+ * is the history of what it has read, hashed with the shared words (64 bits;
+ * with S states the chance of a wrong cut is about S^2 / 2^65).
+ *
+ * With buffers (TSO) each actor's plain stores wait in a queue until the
+ * explorer lets one out; its own loads see them, locked operations and fences
+ * drain them, and so does death, which is precise.
+ *
+ * Two reductions, both exact: a ledger is read by no living actor, so steps on
+ * it are not switched at, only died at; and dying before a read is
+ * the same as dying after the last write.
+ *
+ * At the end of each execution: every message was received once, or is still
+ * there, or is reported lost; every block is free or in the ring; nobody sleeps
+ * beside a message.
+ *
+ * explore [SCENARIO]; EXPLORE_STATES=n: at most so many states of each, 0: all.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "internal.h"
+#include "kselftest.h"
+
+#if !defined(__x86_64__)
+int main(void)
+{
+	ksft_print_header();
+	ksft_set_plan(1);
+	ksft_test_result_skip("explore: its coroutines are x86-64\n");
+	ksft_finished();
+}
+#else
+
+#define ACTORS		6
+#define PEERS		5		/* ids 1 .. 4 */
+#define ENTRIES		8
+#define SPANS		3
+#define SLOTS		4
+#define STACK		(128 << 10)
+#define BUFFER		8
+#define DEPTH		4096
+#define IDS		16
+
+/* -------------------------------------------------------- shared words -- */
+
+struct ledger {
+	struct shmk_ledger	head;
+	struct shmk_entry	entry[ENTRIES];
+};
+
+static struct world {
+	struct shmk_span	spans[SPANS];
+	struct shmk_block	blocks[SPANS * SHMK_SPAN_UNITS];
+	__u64			taken_map[1], stale_map[1];
+	struct shmk_ring	ring;
+	unsigned char		slots[64 * SLOTS] __attribute__((aligned(64)));
+	struct ledger		ledgers[PEERS];
+} world;
+
+/* -------------------------------------------------------------- actors -- */
+
+enum status { RUNS, SLEEPS, DONE, DEAD };
+
+struct buffered {
+	void		*p;
+	uint64_t	value;
+	size_t		size;
+};
+
+struct actor {
+	enum status	status;
+	uint32_t	peer;
+	int		settles;	/* the peer it settles, or 0 */
+	int		side;		/* SLEEPS */
+	void		(*run)(struct actor *a);
+	int		arg;
+	void		*sp;
+	uint64_t	history;
+	bool		wrote;		/* since the last chance to die */
+	bool		at_ledger;	/* pending step is on its own ledger: no switch */
+	struct buffered	buffer[BUFFER];
+	unsigned int	nr_buffered;
+	struct shmk	s;
+	struct shmk_queue q;
+	unsigned char	*stack;
+};
+
+static struct actor actors[ACTORS], *now;
+static int nr_actors;
+static void *explorer_sp;
+
+static struct {
+	unsigned int	sent[IDS], received[IDS];
+	uint64_t	lost;
+	bool		settler_died;
+	int		crashes;
+	uint64_t	digest;		/* of the above, for the state */
+} told;
+
+struct scenario {
+	const char	*name;
+	int		crashes;	/* most deaths, settlers' included */
+	bool		tso;
+	uint32_t	capacity;
+	uint32_t	flags;
+	bool		wraps;		/* positions and generations begin just below their wrap */
+	void		(*setup)(void);
+	bool		memory;		/* about spans: every span must be free or findable at the end */
+};
+static const struct scenario *sc;
+
+/* Saves the callee's registers and goes on elsewhere. */
+void model_switch(void **save, void *load);
+__asm__(".text\n.globl model_switch\nmodel_switch:\n"
+	"push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+	"mov %rsp, (%rdi)\nmov %rsi, %rsp\n"
+	"pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+
+static void yield_step(void)
+{
+	struct actor *me = now;
+
+	model_switch(&me->sp, explorer_sp);
+}
+
+static void actor_main(void)
+{
+	now->run(now);
+	now->status = DONE;
+	for (;;)
+		yield_step();
+}
+
+static void actor_start(struct actor *a)
+{
+	void **sp = (void **)(a->stack + STACK - 64);
+
+	*--sp = NULL;		/* alignment as after a call */
+	*--sp = (void *)actor_main;
+	sp -= 6;
+	memset(sp, 0, 6 * sizeof(*sp));
+	a->sp = sp;
+}
+
+/* ---------------------------------------------------------------- state -- */
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+	h ^= v + 0x9e3779b97f4a7c15ULL + (h << 6) + (h >> 2);
+	h *= 0xff51afd7ed558ccdULL;
+	return h ^ h >> 32;
+}
+
+/* Kept up to date with every store: sum over words of hash(address, value). */
+static uint64_t memory_hash;
+
+static uint64_t word_hash(const void *p, uint64_t value)
+{
+	return mix(mix(1, (uint64_t)((const unsigned char *)p - (unsigned char *)&world)), value);
+}
+
+static struct undo {
+	void		*p;
+	uint64_t	old;
+	size_t		size;
+} *undo;
+static size_t nr_undo, max_undo;
+
+static uint64_t raw_load(const void *p, size_t size)
+{
+	uint64_t v = 0;
+
+	memcpy(&v, p, size);
+	return v;
+}
+
+static void raw_store(void *p, uint64_t value, size_t size)
+{
+	uint64_t old = raw_load(p, size);
+
+	if (nr_undo == max_undo) {
+		max_undo = max_undo ? 2 * max_undo : 1024;
+		undo = realloc(undo, max_undo * sizeof(*undo));
+		if (!undo)
+			exit(99);
+	}
+	undo[nr_undo++] = (struct undo){ p, old, size };
+	memory_hash += word_hash(p, value) - word_hash(p, old);
+	memcpy(p, &value, size);
+}
+
+static void memory_reset(void)
+{
+	while (nr_undo) {
+		nr_undo--;
+		memcpy(undo[nr_undo].p, &undo[nr_undo].old, undo[nr_undo].size);
+	}
+	memory_hash = 0;
+}
+
+static uint64_t state_hash(void)
+{
+	uint64_t h = mix(memory_hash, told.digest);
+	unsigned int j;
+	int i;
+
+	for (i = 0; i < nr_actors; i++) {
+		const struct actor *a = &actors[i];
+
+		h = mix(h, a->history ^ (uint64_t)a->status << 60 ^ (uint64_t)a->wrote << 59);
+		for (j = 0; j < a->nr_buffered; j++)
+			h = mix(h, word_hash(a->buffer[j].p, a->buffer[j].value));
+	}
+	return mix(h, (uint64_t)nr_actors << 8 | (uint64_t)told.crashes);
+}
+
+/* Open addressing; a zero is no state. */
+static uint64_t *seen;
+static size_t seen_size, nr_seen;
+
+static void seen_grow(void)
+{
+	uint64_t *old = seen;
+	size_t i, n = seen_size, at;
+
+	seen_size = n ? 2 * n : 1 << 20;
+	seen = calloc(seen_size, sizeof(*seen));
+	if (!seen)
+		exit(99);
+	for (i = 0; i < n; i++) {
+		if (!old[i])
+			continue;
+		for (at = old[i] & (seen_size - 1); seen[at]; at = (at + 1) & (seen_size - 1))
+			;
+		seen[at] = old[i];
+	}
+	free(old);
+}
+
+static bool seen_before(uint64_t h)
+{
+	size_t at;
+
+	h |= 1;
+	if (nr_seen * 2 >= seen_size)
+		seen_grow();
+	for (at = h & (seen_size - 1); seen[at]; at = (at + 1) & (seen_size - 1))
+		if (seen[at] == h)
+			return true;
+	seen[at] = h;
+	nr_seen++;
+	return false;
+}
+
+/* ----------------------------------------------- the library's accesses -- */
+
+static bool is_shared(const void *p)
+{
+	return (const unsigned char *)p >= (unsigned char *)&world &&
+	       (const unsigned char *)p < (unsigned char *)(&world + 1);
+}
+
+static bool is_ledger(const void *p)
+{
+	return (const unsigned char *)p >= (unsigned char *)world.ledgers && is_shared(p);
+}
+
+static void step_at(const void *p)
+{
+	now->at_ledger = is_ledger(p);
+	/* Ledger steps without a write before them are no chance for anything. */
+	if (!now->at_ledger || now->wrote)
+		yield_step();
+}
+
+static void drain_one(struct actor *a)
+{
+	raw_store(a->buffer[0].p, a->buffer[0].value, a->buffer[0].size);
+	a->nr_buffered--;
+	memmove(a->buffer, a->buffer + 1, a->nr_buffered * sizeof(a->buffer[0]));
+}
+
+static void drain(struct actor *a)
+{
+	while (a->nr_buffered)
+		drain_one(a);
+}
+
+uint64_t model_load(const void *p, size_t size)
+{
+	unsigned int i;
+	uint64_t v;
+
+	if (!is_shared(p) || !now)
+		return raw_load(p, size);
+	step_at(p);
+	v = raw_load(p, size);
+	for (i = 0; i < now->nr_buffered; i++)
+		if (now->buffer[i].p == p)
+			v = now->buffer[i].value;
+	now->history = mix(now->history, v);
+	return v;
+}
+
+void model_store(void *p, uint64_t value, size_t size)
+{
+	if (!is_shared(p) || !now) {
+		if (is_shared(p))
+			raw_store(p, value, size);
+		else
+			memcpy(p, &value, size);
+		return;
+	}
+	step_at(p);
+	now->history = mix(now->history, value);
+	now->wrote = true;
+	/* A ledger is read by settlers only, who see all of it anyway. */
+	if (!sc->tso || is_ledger(p)) {
+		raw_store(p, value, size);
+		return;
+	}
+	if (now->nr_buffered == BUFFER)
+		drain_one(now);
+	now->buffer[now->nr_buffered++] = (struct buffered){ p, value, size };
+}
+
+uint64_t model_cmpxchg(__u64 *p, uint64_t old, uint64_t new)
+{
+	uint64_t v;
+
+	if (now)
+		step_at(p);
+	if (now)
+		drain(now);
+	v = *p;
+	if (v == old && old != new)
+		raw_store(p, new, sizeof(*p));
+	if (now) {
+		now->wrote |= v == old;
+		now->history = mix(now->history, v);
+	}
+	return v;
+}
+
+uint64_t model_rmw(__u64 *p, uint64_t and, uint64_t or)
+{
+	uint64_t v;
+
+	if (now) {
+		step_at(p);
+		drain(now);
+	}
+	v = *p;
+	raw_store(p, (v & and) | or, sizeof(*p));
+	if (now) {
+		now->wrote = true;
+		now->history = mix(now->history, v);
+	}
+	return v;
+}
+
+void model_fence(void)
+{
+	if (now && now->nr_buffered) {
+		now->at_ledger = false;
+		yield_step();
+		drain(now);
+	}
+}
+
+/* ------------------------------------- what the four files want of others -- */
+
+static void wake(uint32_t side)
+{
+	int i;
+
+	for (i = 0; i < nr_actors; i++)
+		if (actors[i].status == SLEEPS && actors[i].side == (int)side)
+			actors[i].status = RUNS;
+}
+
+/* The order of lib/wait.c: word, fence, look, sleep. A TRY never sleeps. */
+int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
+{
+	uint32_t entry;
+	int ret;
+
+	if (deadline == SHMK_TRY)
+		return -EAGAIN;
+	ret = entry_get(q->shmk, &entry);
+	if (ret)
+		return ret;
+	entry_set(q->shmk, entry, SHMK_OP_WAITING, SHMK_WHERE(q->id, side));
+	WRITE_ONCE(*waiters_word(q, side), 1);
+	smp_mb();
+	if (!shmk_ring_ready(&q->rv, side) && READ_ONCE(*waiters_word(q, side))) {
+		now->status = SLEEPS;
+		now->side = (int)side;
+		now->at_ledger = false;
+		yield_step();
+	}
+	entry_put(q->shmk, entry);
+	return 0;
+}
+
+void wait_bell(struct shmk_queue *q, uint32_t side)
+{
+	if (xchg(waiters_word(q, side), 0)) {
+		now->at_ledger = false;
+		yield_step();
+		wake(side);
+	}
+}
+
+void wait_forget(struct shmk_queue *q)
+{
+	(void)q;
+}
+
+int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *arg,
+	       int64_t deadline)
+{
+	(void)s, (void)ready, (void)arg, (void)deadline;
+	return -EINVAL;
+}
+
+void lock_slow(struct lock *lock)
+{
+	(void)lock;
+}
+
+bool name_valid(const char *name)
+{
+	return name != NULL;
+}
+
+bool shmk_contains(const struct shmk *s, const void *ptr, size_t len)
+{
+	(void)s, (void)ptr, (void)len;
+	return false;
+}
+
+static int no_reap(struct shmk *s)
+{
+	(void)s;
+	return 0;
+}
+
+static const struct shmk_backend backend = { .scheme = "model", .reap = no_reap };
+
+static void view_queue(const struct shmk_view *view, __u32 id, struct shmk_ring_view *rv)
+{
+	(void)view;
+	if (id)
+		return;
+	rv->ring = &world.ring;
+	rv->slots = world.slots;
+	rv->capacity_shift = (uint32_t)__builtin_ctz(sc->capacity);
+	rv->slot_bytes = 64;
+}
+
+static const struct shmk_view view = {
+	.spans = world.spans, .taken_map = world.taken_map, .stale_map = world.stale_map,
+	.blocks = world.blocks, .nr_spans = SPANS, .unit_shift = 8, .nr_queues = 1,
+	.queue = view_queue,
+};
+
+/* ---------------------------------------------------------- violations -- */
+
+static char violated[256];
+
+__attribute__((format(printf, 1, 2)))
+static void violation(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (violated[0])
+		return;
+	va_start(ap, fmt);
+	vsnprintf(violated, sizeof(violated), fmt, ap);
+	va_end(ap);
+}
+
+/* -------------------------------------------------------------- scripts -- */
+
+static void note_sent(uint32_t id)
+{
+	told.sent[id]++;
+	told.digest = mix(told.digest, 0x100 + id);
+}
+
+static void note_received(uint32_t id)
+{
+	if (id >= IDS) {
+		violation("a message with id %u that nobody sent", id);
+		return;
+	}
+	told.received[id]++;
+	told.digest += mix(0x200, id);
+}
+
+/* Sums, so that the order of unrelated events does not make states differ. */
+static void note_lost(uint64_t nr)
+{
+	told.lost += nr;
+	told.digest += mix(0x300, nr) * (nr != 0);
+}
+
+static uint32_t first_gen(void)
+{
+	return sc->wraps ? UINT32_MAX : 7;
+}
+
+/* A block that the actor holds, as shmk_alloc() leaves it; its id is its length. */
+static void give_block(struct actor *a, uint32_t block, uint32_t id, struct shmk_msg *msg)
+{
+	uint32_t entry;
+
+	memset(msg, 0, offsetof(struct shmk_msg, small));
+	entry_get_locked(&a->s, &entry);
+	msg->entry = entry;
+	msg->data = msg;
+	msg->len = id;
+	msg->room = 512;
+	msg->shmk = &a->s;
+	msg->block = block;
+	msg->gen = first_gen();
+	msg->kind = SHMK_KIND_BLOCK;
+	msg->from = SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0);
+	entry_set(&a->s, entry, SHMK_WHAT(SHMK_OP_HELD, block, msg->gen), msg->from);
+}
+
+/* Before the first step: nothing of this is explored. */
+static void own_block(struct actor *a, uint32_t block, uint32_t id, struct shmk_msg *msg)
+{
+	struct actor *me = now;
+
+	now = NULL;
+	raw_store(&world.blocks[block].word, SHMK_BLOCK_WORD(first_gen(), SHMK_BLOCK_USED), 8);
+	give_block(a, block, id, msg);
+	now = me;
+}
+
+static struct shmk_msg messages[ACTORS][4];
+
+static uint32_t message_id(const struct actor *a, int i)
+{
+	return (uint32_t)(a - actors) * 4 + (uint32_t)i + 1;
+}
+
+static uint32_t message_block(const struct actor *a, int i)
+{
+	return (uint32_t)(a - actors) * 8 + (uint32_t)i * 2;
+}
+
+static void send_blocks(struct actor *a)
+{
+	int i;
+
+	for (i = 0; i < a->arg; i++) {
+		struct shmk_msg *msg = &messages[a - actors][i];
+
+		if (shmk_send(&a->q, msg, SHMK_TRY))
+			shmk_free(msg);
+		else
+			note_sent(message_id(a, i));
+	}
+}
+
+static void send_blocks_waiting(struct actor *a)
+{
+	int i;
+
+	for (i = 0; i < a->arg; i++)
+		if (!shmk_send(&a->q, &messages[a - actors][i], SHMK_FOREVER))
+			note_sent(message_id(a, i));
+}
+
+static void send_inline(struct actor *a)
+{
+	static const char zeros[IDS];
+	int i;
+
+	for (i = 0; i < a->arg; i++)
+		if (!shmk_send_copy(&a->q, zeros, message_id(a, i), SHMK_TRY))
+			note_sent(message_id(a, i));
+}
+
+static void recv_tries(struct actor *a)
+{
+	struct shmk_msg msg;
+	int i;
+
+	for (i = 0; i < a->arg; i++) {
+		if (shmk_recv(&a->q, &msg, SHMK_TRY))
+			continue;
+		note_received((uint32_t)msg.len);
+		shmk_free(&msg);
+	}
+}
+
+static void recv_waiting(struct actor *a)
+{
+	struct shmk_msg msg;
+	int i;
+
+	for (i = 0; i < a->arg; i++) {
+		if (shmk_recv(&a->q, &msg, SHMK_FOREVER))
+			continue;
+		note_received((uint32_t)msg.len);
+		shmk_free(&msg);
+	}
+}
+
+/* Receives and passes on to the same queue, once. */
+static void pass_on(struct actor *a)
+{
+	struct shmk_msg msg;
+
+	if (shmk_recv(&a->q, &msg, SHMK_TRY))
+		return;
+	if (shmk_send(&a->q, &msg, SHMK_TRY)) {
+		note_received((uint32_t)msg.len);
+		shmk_free(&msg);
+	}
+}
+
+static void alloc_free(struct actor *a)
+{
+	uint32_t entry, block, gen;
+	int i;
+
+	for (i = 0; i < a->arg; i++) {
+		if (entry_get_locked(&a->s, &entry))
+			continue;
+		if (block_alloc_locked(&a->s, 30000, 0, entry, &block, &gen))
+			entry_put_locked(&a->s, entry);
+		else
+			block_free_locked(&a->s, block, gen, entry);
+	}
+}
+
+static void alloc_run(struct actor *a)
+{
+	uint32_t entry, block, gen;
+
+	if (entry_get_locked(&a->s, &entry))
+		return;
+	if (block_alloc_locked(&a->s, (size_t)a->arg * 65536, 0, entry, &block, &gen))
+		entry_put_locked(&a->s, entry);
+	else
+		block_free_locked(&a->s, block, gen, entry);
+}
+
+static void settle_bell(void)
+{
+	now->at_ledger = false;
+	model_fence();
+	WRITE_ONCE(world.ring.waiters_recv, 0);
+	WRITE_ONCE(world.ring.waiters_send, 0);
+	model_fence();
+	wake(SHMK_SIDE_RECV);
+	wake(SHMK_SIDE_SEND);
+}
+
+static void settle(struct actor *a)
+{
+	struct ledger *ledger = &world.ledgers[a->settles];
+	struct shmk_settled settled = { 0 };
+	uint32_t i, high = (uint32_t)READ_ONCE(ledger->head.high);
+	uint64_t counted = 0;
+
+	for (i = 0; i < high && i < ENTRIES; i++) {
+		int bell = shmk_settle_entry(&view, (uint32_t)a->settles, &ledger->entry[i],
+					     &settled);
+
+		note_lost(settled.messages - counted);
+		counted = settled.messages;
+		if (bell != SHMK_SETTLE_NO_BELL)
+			settle_bell();
+	}
+	for (i = 0; i < high && i < ENTRIES; i++)
+		shmk_settle_span(&view, (uint32_t)a->settles, &ledger->entry[i]);
+}
+
+/* ------------------------------------------------------------- the world -- */
+
+static void peer_init(struct actor *a)
+{
+	struct shmk *s = &a->s;
+
+	heap_exit(s);
+	free(s->free_entries);
+	memset(s, 0, sizeof(*s));
+	s->backend = &backend;
+	s->self = a->peer;
+	s->gen = 1;
+	s->view = view;
+	s->data_bytes = SPANS << 16;
+	s->nr_entries = ENTRIES;
+	s->ledger = (struct shmk_ledger *)&world.ledgers[a->peer];
+	s->data = (unsigned char *)0x100000;
+	ledger_init(s);
+	heap_init(s);
+	memset(&a->q, 0, sizeof(a->q));
+	a->q.shmk = s;
+	a->q.flags = sc->flags;
+	a->q.inline_max = 48;
+	a->q.have_role[0] = a->q.have_role[1] = true;
+	view_queue(&view, 0, &a->q.rv);
+}
+
+static struct actor *actor_add(void (*run)(struct actor *), int arg)
+{
+	struct actor *a = &actors[nr_actors++];
+	unsigned char *stack = a->stack ? a->stack : aligned_alloc(64, STACK);
+	struct shmk s = a->s;
+
+	memset(a, 0, sizeof(*a));
+	a->s = s;
+	a->stack = stack;
+	a->run = run;
+	a->arg = arg;
+	a->peer = (uint32_t)nr_actors;
+	return a;
+}
+
+static struct actor *peer_add(void (*run)(struct actor *), int arg)
+{
+	struct actor *a = actor_add(run, arg);
+
+	peer_init(a);
+	actor_start(a);
+	return a;
+}
+
+static void sender_add(void (*run)(struct actor *), int nr)
+{
+	struct actor *a = peer_add(run, nr);
+	int i;
+
+	for (i = 0; i < nr && run != send_inline; i++)
+		own_block(a, message_block(a, i), message_id(a, i), &messages[a - actors][i]);
+}
+
+static void settler_add(int peer)
+{
+	struct actor *a;
+	int i;
+
+	/* A settler that is done, or died, makes room. */
+	for (i = 0; i < nr_actors; i++)
+		if (actors[i].settles == peer && actors[i].status == DEAD)
+			break;
+	a = i < nr_actors ? &actors[i] : NULL;
+	if (a) {
+		a->status = RUNS;
+		a->history = 0;
+		a->wrote = false;
+		a->nr_buffered = 0;
+	} else {
+		a = actor_add(settle, 0);
+		a->settles = peer;
+	}
+	actor_start(a);
+}
+
+static void positions_begin(void)
+{
+	uint64_t pos = sc->wraps ? ((uint64_t)UINT32_MAX << __builtin_ctz(sc->capacity)) |
+				   (sc->capacity - 1) : 0;
+	uint32_t i, lap;
+
+	raw_store(&world.ring.head, pos, 8);
+	raw_store(&world.ring.tail, pos, 8);
+	for (i = 0; i < sc->capacity; i++) {
+		struct shmk_slot *slot = (struct shmk_slot *)(world.slots + 64 * i);
+
+		lap = sc->wraps ? (i < sc->capacity - 1 ? 0 : UINT32_MAX) : 0;
+		raw_store(&slot->p, SHMK_P(lap, SHMK_KIND_EMPTY, 0), 8);
+	}
+}
+
+static void world_begin(void)
+{
+	memory_reset();
+	memset(&told, 0, sizeof(told));
+	nr_actors = 0;
+	now = NULL;
+	positions_begin();
+	sc->setup();
+}
+
+/* --------------------------------------------------------------- the end -- */
+
+static void check_messages(void)
+{
+	uint64_t missing = 0;
+	uint32_t i, here[IDS] = { 0 };
+
+	for (i = 0; i < sc->capacity; i++) {
+		struct shmk_slot *slot = (struct shmk_slot *)(world.slots + 64 * i);
+		uint32_t kind = SHMK_P_KIND(slot->p), id;
+
+		if (kind == SHMK_KIND_EMPTY || kind == SHMK_KIND_SKIP)
+			continue;
+		if (kind == SHMK_KIND_CLAIMED)
+			violation("slot %u is still claimed", i);
+		if ((slot->t & SHMK_TAKEN) && SHMK_P_LAP(slot->t) == SHMK_P_LAP(slot->p))
+			violation("slot %u was taken and never emptied", i);
+		id = kind == SHMK_KIND_BLOCK ? (uint32_t)world.blocks[SHMK_P_ARG(slot->p)].len :
+					       SHMK_P_ARG(slot->p);
+		if (id < IDS)
+			here[id]++;
+	}
+	for (i = 0; i < IDS; i++) {
+		if (told.received[i] + here[i] > 1)
+			violation("message %u is there %u times", i, told.received[i] + here[i]);
+		if (told.sent[i] && !told.received[i] && !here[i])
+			missing++;
+	}
+	/* A settler that dies may take its count with it; never what it counted. */
+	if (missing > told.lost && !told.settler_died)
+		violation("%llu messages are missing, %llu reported lost",
+			  (unsigned long long)missing, (unsigned long long)told.lost);
+}
+
+static bool in_ring(uint32_t block)
+{
+	uint32_t i, nr = 0;
+
+	for (i = 0; i < sc->capacity; i++) {
+		struct shmk_slot *slot = (struct shmk_slot *)(world.slots + 64 * i);
+
+		nr += SHMK_P_KIND(slot->p) == SHMK_KIND_BLOCK && SHMK_P_ARG(slot->p) == block;
+	}
+	if (nr > 1)
+		violation("block %u is in the ring %u times", block, nr);
+	return nr;
+}
+
+static void check_blocks(void)
+{
+	uint32_t b;
+
+	for (b = 0; b < SPANS * SHMK_SPAN_UNITS; b++) {
+		__u64 word = world.blocks[b].word;
+
+		if (SHMK_BLOCK_STATE(word) == SHMK_BLOCK_GONE)
+			violation("block %u stays locked", b);
+		if ((SHMK_BLOCK_STATE(word) == SHMK_BLOCK_USED) != in_ring(b))
+			violation("block %u: word %#llx, %s in the ring", b,
+				  (unsigned long long)word, in_ring(b) ? "is" : "is not");
+	}
+}
+
+static bool owner_alive(uint32_t peer)
+{
+	return peer && actors[peer - 1].status != DEAD && !actors[peer - 1].settles;
+}
+
+static void check_spans(void)
+{
+	uint32_t i;
+
+	for (i = 0; i < SPANS; i++) {
+		__u64 word = world.spans[i].word;
+		uint32_t owner = SHMK_SPAN_OWNER(word);
+
+		switch (SHMK_SPAN_KIND(word)) {
+		case SHMK_SPAN_FREE:
+			if (world.taken_map[0] >> i & 1)
+				violation("span %u is free, but nobody would find it", i);
+			break;
+		case SHMK_SPAN_CUT:
+		case SHMK_SPAN_RUN:
+			if (owner && !owner_alive(owner))
+				violation("span %u belongs to %u, who is dead", i, owner);
+			if (SHMK_SPAN_THIEF(word))
+				violation("span %u keeps its thief", i);
+			/* All blocks are free at the end: it must be found by who is short. */
+			if (!(world.stale_map[0] >> i & 1))
+				violation("span %u is empty, but nobody would look at it", i);
+			break;
+		case SHMK_SPAN_TAIL:
+			if (SHMK_SPAN_KIND(world.spans[SHMK_SPAN_HEAD(word)].word) != SHMK_SPAN_RUN)
+				violation("span %u is the tail of no run", i);
+			break;
+		default:
+			violation("span %u stays half gathered", i);
+		}
+	}
+}
+
+static void check_sleepers(void)
+{
+	struct shmk_ring_view rv = { .slots = NULL };
+	int i;
+
+	view_queue(&view, 0, &rv);
+	for (i = 0; i < nr_actors; i++)
+		if (actors[i].status == SLEEPS && shmk_ring_ready(&rv, (uint32_t)actors[i].side))
+			violation("actor %d sleeps beside what it waits for", i);
+}
+
+static void check_end(void)
+{
+	int i;
+
+	now = NULL;
+	for (i = 0; i < nr_actors; i++)
+		drain(&actors[i]);
+	check_sleepers();
+	for (i = 0; i < nr_actors; i++)
+		if (actors[i].status == SLEEPS)
+			return;	/* it holds what it holds; the sleepers were the question */
+	check_messages();
+	check_blocks();
+	if (sc->memory)
+		check_spans();
+}
+
+/* ------------------------------------------------------------- searching -- */
+
+enum choice_kind { GO, DIE, LET_OUT };
+struct choice {
+	enum choice_kind	kind;
+	int			actor;
+};
+
+static struct {
+	uint16_t	choice, of;
+} path[DEPTH];
+static int depth, most_depth;
+
+static int choices(struct choice *c, const struct actor *last)
+{
+	int i, n = 0;
+	bool stay = last && last->status == RUNS && last->at_ledger;
+
+	for (i = 0; i < nr_actors; i++) {
+		struct actor *a = &actors[i];
+
+		if (stay && a != last)
+			continue;
+		if (a->status == RUNS)
+			c[n++] = (struct choice){ GO, i };
+	}
+	for (i = 0; i < nr_actors; i++) {
+		struct actor *a = &actors[i];
+
+		if (stay && a != last)
+			continue;
+		if ((a->status == RUNS || a->status == SLEEPS) && a->wrote &&
+		    told.crashes < sc->crashes)
+			c[n++] = (struct choice){ DIE, i };
+		if (!stay && a->nr_buffered)
+			c[n++] = (struct choice){ LET_OUT, i };
+	}
+	return n;
+}
+
+static void die(struct actor *a)
+{
+	drain(a);
+	a->status = DEAD;
+	a->history = 0;
+	told.crashes++;
+	if (a->settles) {
+		told.settler_died = true;
+		settler_add(a->settles);
+	} else {
+		settler_add((int)a->peer);
+	}
+}
+
+static void act(struct choice c)
+{
+	struct actor *a = &actors[c.actor];
+
+	if (c.kind == LET_OUT) {
+		drain_one(a);
+	} else if (c.kind == DIE) {
+		die(a);
+	} else {
+		/* Going on past a chance to die uses it up. */
+		a->wrote = false;
+		a->at_ledger = false;
+		a->history = mix(a->history, 1);	/* it is somewhere else now, even if it read nothing */
+		now = a;
+		model_switch(&explorer_sp, a->sp);
+		now = NULL;
+	}
+}
+
+/* One execution; false when it ran into a state that is known. */
+static bool execute(int replay)
+{
+	struct choice c[3 * ACTORS];
+	struct actor *last = NULL;
+	int n;
+
+	world_begin();
+	for (depth = 0; !violated[0]; depth++) {
+		n = choices(c, last);
+		if (!n) {
+			check_end();
+			return true;
+		}
+		if (depth == DEPTH) {
+			violation("an execution of more than %d steps", DEPTH);
+			return true;
+		}
+		if (depth >= replay) {
+			if (n > 1 && seen_before(state_hash()))
+				return false;
+			path[depth].choice = 0;
+			path[depth].of = (uint16_t)n;
+		}
+		last = &actors[c[path[depth].choice].actor];
+		act(c[path[depth].choice]);
+	}
+	return true;
+}
+
+static bool backtrack(int *replay)
+{
+	while (depth > 0) {
+		depth--;
+		if (path[depth].choice + 1 < path[depth].of) {
+			path[depth].choice++;
+			*replay = depth + 1;
+			return true;
+		}
+	}
+	return false;
+}
+
+static uint64_t explore(uint64_t most)
+{
+	uint64_t executions = 0;
+	int replay = 0;
+
+	free(seen);
+	seen = NULL;
+	seen_size = nr_seen = 0;
+	most_depth = 0;
+	do {
+		execute(replay);
+		executions++;
+		if (depth > most_depth)
+			most_depth = depth;
+		if (violated[0])
+			break;
+	} while (backtrack(&replay) && (!most || nr_seen < most));
+	return executions;
+}
+
+/* ------------------------------------------------------------- scenarios -- */
+
+static void setup_1p1c(void)
+{
+	sender_add(send_blocks, 2);
+	peer_add(recv_tries, 2);
+}
+
+static void setup_2p1c(void)
+{
+	sender_add(send_blocks, 1);
+	sender_add(send_blocks, 1);
+	peer_add(recv_tries, 2);
+}
+
+static void setup_1p2c(void)
+{
+	sender_add(send_blocks, 2);
+	peer_add(recv_tries, 1);
+	peer_add(recv_tries, 1);
+}
+
+static void setup_2p2c(void)
+{
+	sender_add(send_blocks, 1);
+	sender_add(send_blocks, 1);
+	peer_add(recv_tries, 1);
+	peer_add(recv_tries, 1);
+}
+
+static void setup_inline(void)
+{
+	sender_add(send_inline, 1);
+	sender_add(send_inline, 1);
+	peer_add(recv_tries, 2);
+}
+
+static void setup_pass(void)
+{
+	sender_add(send_blocks, 1);
+	peer_add(pass_on, 1);
+	peer_add(recv_tries, 1);
+}
+
+static void setup_sleep(void)
+{
+	sender_add(send_blocks, 1);
+	peer_add(recv_waiting, 1);
+}
+
+static void setup_sleep_inline(void)
+{
+	sender_add(send_inline, 1);
+	peer_add(recv_waiting, 1);
+}
+
+static void setup_sleep_two(void)
+{
+	sender_add(send_blocks, 1);
+	sender_add(send_blocks, 1);
+	peer_add(recv_waiting, 1);
+	peer_add(recv_waiting, 1);
+}
+
+static void setup_sleep_full(void)
+{
+	sender_add(send_blocks_waiting, 2);
+	peer_add(recv_tries, 2);
+}
+
+static void setup_heap(void)
+{
+	peer_add(alloc_free, 2);
+	peer_add(alloc_free, 1);
+}
+
+/* The only spans are another's, and empty: they are seized, or adopted. */
+static void setup_seize(void)
+{
+	struct actor *a = peer_add(alloc_free, 2);
+	struct actor *b;
+
+	raw_store(&world.taken_map[0], 0, 8);
+	alloc_free(a);
+	a->arg = 1;
+	b = peer_add(alloc_run, 3);
+	b->wrote = false;
+	a->wrote = false;
+}
+
+static void setup_run(void)
+{
+	peer_add(alloc_run, 2);
+	peer_add(alloc_run, 2);
+}
+
+static const struct scenario scenarios[] = {
+	{ "one producer, one consumer", 2, false, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
+	  setup_1p1c, false },
+	{ "one producer, one consumer, wrapping", 2, false, 2, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC,
+	  true, setup_1p1c, false },
+	{ "any producer, any consumer", 2, false, 2, 0, false, setup_1p1c, false },
+	{ "two producers", 2, false, 1, 0, false, setup_2p1c, false },
+	{ "two producers, wrapping", 2, false, 2, 0, true, setup_2p1c, false },
+	{ "two consumers", 2, false, 1, 0, false, setup_1p2c, false },
+	{ "two consumers, two slots", 1, false, 2, 0, false, setup_1p2c, false },
+	{ "two producers, two consumers", 1, false, 1, 0, false, setup_2p2c, false },
+	{ "inline, two producers", 2, false, 1, 0, false, setup_inline, false },
+	{ "inline, two producers, two slots, wrapping", 1, false, 2, 0, true, setup_inline, false },
+	{ "passing on", 2, false, 2, 0, false, setup_pass, false },
+	{ "sleeping receiver, buffered stores", 1, true, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
+	  setup_sleep, false },
+	{ "sleeping receiver, inline, buffered stores", 1, true, 1, 0, false, setup_sleep_inline,
+	  false },
+	{ "two sleeping receivers", 1, false, 2, 0, false, setup_sleep_two, false },
+	{ "sleeping sender, buffered stores", 1, true, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
+	  setup_sleep_full, false },
+	{ "one of each, buffered stores", 1, true, 1, 0, false, setup_1p1c, false },
+	{ "alloc and free", 1, false, 1, 0, false, setup_heap, true },
+	{ "seizing", 1, false, 1, 0, true, setup_seize, true },
+	{ "two runs in the same place", 1, false, 1, 0, false, setup_run, true },
+};
+
+#define MOST	400000		/* states of a scenario, if EXPLORE_STATES does not say; 0: all */
+
+static void run_scenario(const struct scenario *s, uint64_t most)
+{
+	struct timespec t0, t1;
+	uint64_t executions;
+
+	sc = s;
+	violated[0] = '\0';
+	clock_gettime(CLOCK_MONOTONIC, &t0);
+	executions = explore(most);
+	clock_gettime(CLOCK_MONOTONIC, &t1);
+	if (violated[0])
+		ksft_test_result_fail("%s: %s (after %zu states, %d steps deep)\n", s->name, violated,
+				      nr_seen, depth);
+	else
+		ksft_test_result_pass("%s\n", s->name);
+	ksft_print_msg("%s: %zu states%s, %llu executions, %d steps, %.1f s\n", s->name, nr_seen,
+		       most && nr_seen >= most ? " (bounded)" : "", (unsigned long long)executions,
+		       most_depth, (double)(t1.tv_sec - t0.tv_sec) +
+		       (double)(t1.tv_nsec - t0.tv_nsec) / 1e9);
+}
+
+int main(int argc, char **argv)
+{
+	const char *states = getenv("EXPLORE_STATES");
+	uint64_t most = states ? strtoull(states, NULL, 0) : MOST;
+	unsigned int i, n = 0;
+
+	for (i = 0; i < ARRAY_SIZE(scenarios); i++)
+		n += argc < 2 || !strcmp(argv[1], scenarios[i].name);
+	ksft_print_header();
+	ksft_set_plan(n);
+	for (i = 0; i < ARRAY_SIZE(scenarios); i++)
+		if (argc < 2 || !strcmp(argv[1], scenarios[i].name))
+			run_scenario(&scenarios[i], most);
+	ksft_finished();
+}
+
+#endif
