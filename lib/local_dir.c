@@ -100,6 +100,15 @@ static int clear_files(int dir)
 	return ret ? ret : clear_file(dir, "lock");
 }
 
+/* Does the name lead to another directory by now, or to none? */
+static bool name_moved_on(int base, int dir, const char *dir_name)
+{
+	struct stat here, there;
+
+	return fstat(dir, &here) || fstatat(base, dir_name, &there, AT_SYMLINK_NOFOLLOW) ||
+	       here.st_dev != there.st_dev || here.st_ino != there.st_ino;
+}
+
 /* -EPROTO: there are files in it that are none of a pool's. */
 static int dir_clear(int base, int dir, const char *dir_name)
 {
@@ -107,9 +116,12 @@ static int dir_clear(int base, int dir, const char *dir_name)
 
 	if (ret)
 		return ret;
-	if (!unlinkat(base, dir_name, AT_REMOVEDIR) || errno == ENOENT)
+	if (!unlinkat(base, dir_name, AT_REMOVEDIR))
 		return 0;
-	return errno == ENOTEMPTY || errno == EEXIST ? -EPROTO : -errno;
+	ret = -errno;
+	if (name_moved_on(base, dir, dir_name))
+		return 0;
+	return ret == -ENOTEMPTY || ret == -EEXIST ? -EPROTO : ret;
 }
 
 int dir_remove(struct shmk *s)

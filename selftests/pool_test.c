@@ -359,8 +359,10 @@ static void come_and_go(struct child_end *end, void *arg)
 
 	(void)end;
 	for (int i = 0; i < 50; i++) {
-		if (shmk_attach(arg, &opts, &s))
-			_exit(1);
+		int ret = shmk_attach(arg, &opts, &s);
+
+		if (ret)
+			_exit(-ret);
 		shmk_detach(s);
 	}
 }
@@ -372,7 +374,7 @@ TEST_F(pool, making_and_leaving_at_once_leaves_nothing)
 	for (int i = 0; i < RACERS; i++)
 		child_start(&c[i], come_and_go, self->uri);
 	for (int i = 0; i < RACERS; i++)
-		EXPECT_EQ(0, child_wait(&c[i]));
+		EXPECT_EQ(0, WEXITSTATUS(child_wait(&c[i])));
 }
 
 /* The first peer's id and generation as another process sees them, then its word on its life. */
@@ -454,7 +456,7 @@ TEST_F(pool, too_large_is_refused_and_nothing_kept)
 
 	if (on_module())
 		SKIP(return, "limits of the module have tests of their own");
-	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	if (unshare(CLONE_NEWNS) || mount("none", "/", "none", MS_REC | MS_PRIVATE, "") ||
 	    mount("none", test_dir, "tmpfs", 0, "size=16m,mode=1777"))
 		SKIP(return, "cannot mount: %s", strerror(errno));
 	self->opts.bytes = 64 * MIB;
@@ -627,7 +629,8 @@ TEST_F(pool, prefault_leaves_no_page_to_fault_in)
 	for (size_t at = 0; at < 8 * MIB; at += 4096)
 		((volatile unsigned char *)s->data)[at] = 1;
 	ASSERT_EQ(0, getrusage(RUSAGE_SELF, &after));
-	EXPECT_GT(100, after.ru_minflt - before.ru_minflt);
+	/* Of 2048 pages; the address sanitizer's own memory takes 256. */
+	EXPECT_GT(400, after.ru_minflt - before.ru_minflt);
 	shmk_detach(s);
 }
 
