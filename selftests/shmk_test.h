@@ -92,9 +92,10 @@ struct test_att {
 	uint32_t		peer, gen;
 	const struct shmk_status *status;
 	struct shmk_ledger	*ledger;
-	uint64_t		ledger_bytes;
 	unsigned char		*control;
 	unsigned char		*data;
+	/* Copied: after the end of the peer the status cannot be read. */
+	uint64_t		status_bytes, ledger_bytes, control_bytes, data_bytes;
 };
 
 /* @out: where the address goes. */
@@ -117,7 +118,10 @@ static inline int test_map_all(struct test_att *a, uint32_t flags, uint32_t nr_e
 	if (!s)
 		return -errno;
 	a->status = s;
+	a->status_bytes = s->status_bytes;
 	a->ledger_bytes = raw_ledger_bytes(nr_entries ?: 4096);
+	a->control_bytes = s->control_bytes;
+	a->data_bytes = s->data_bytes;
 	err = test_map(a->fd, PROT_READ | PROT_WRITE, raw_ledger_offset(s, a->peer),
 		       a->ledger_bytes, &a->ledger);
 	if (!err)
@@ -130,13 +134,13 @@ static inline int test_map_all(struct test_att *a, uint32_t flags, uint32_t nr_e
 static inline void test_unmap(struct test_att *a)
 {
 	if (a->data)
-		munmap(a->data, a->status->data_bytes);
+		munmap(a->data, a->data_bytes);
 	if (a->control)
-		munmap(a->control, a->status->control_bytes);
+		munmap(a->control, a->control_bytes);
 	if (a->ledger)
 		munmap(a->ledger, a->ledger_bytes);
 	if (a->status)
-		munmap((void *)a->status, a->status->status_bytes);
+		munmap((void *)a->status, a->status_bytes);
 	a->status = NULL;
 	a->ledger = NULL;
 	a->control = a->data = NULL;
@@ -402,6 +406,7 @@ static inline int test_child_start(struct test_child *c, int (*fn)(int sock, voi
 {
 	int socks[2];
 
+	*c = (struct test_child){ -1, -1, -1 };
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
 		return -errno;
 	fflush(stdout);
