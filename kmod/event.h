@@ -34,7 +34,7 @@ struct shmk_event_kept {
  * @wait: readers
  */
 struct shmk_events {
-	spinlock_t lock;
+	spinlock_t lock;	/* next, kept */
 	u64 next;
 	struct shmk_event_kept *kept;
 	wait_queue_head_t wait;
@@ -51,7 +51,7 @@ struct shmk_events {
  */
 struct shmk_reader {
 	struct shmk_pool *pool;
-	struct mutex lock;
+	struct mutex lock;	/* next */
 	u64 next;
 };
 

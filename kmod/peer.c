@@ -27,9 +27,10 @@
  * are, for seconds if the process was large.
  *
  * What is not covered: stores that go past page tables, into pages that were
- * pinned before (direct I/O in flight, registered buffers, RDMA), and devices
- * in shared virtual addressing whose driver's own notifier has not run yet.
- * Blocks under such pins must be quarantined; that is not done here.
+ * pinned before (direct I/O in flight, registered buffers, RDMA, and, of a peer
+ * that detaches, ptrace or process_vm_writev() in the middle of a page), and
+ * devices in shared virtual addressing whose driver's own notifier has not run
+ * yet. Blocks under such pins must be quarantined; that is not done here.
  *
  * shmk_peer_detach() has to make it true: see there. shmk_peer_close() has no
  * mapping left, because a mapping holds the file.
@@ -153,7 +154,7 @@ static void peer_put(struct shmk_peer *peer)
 {
 	if (!refcount_dec_and_test(&peer->refs))
 		return;
-	if (peer->id && atomic_read(&peer->stage) == SHMK_PEER_STAGE_NEW) {
+	if (peer->id && peer->stage == SHMK_PEER_STAGE_NEW) {
 		spin_lock(&peer->pool->lock);
 		id_free_locked(peer);
 		spin_unlock(&peer->pool->lock);
@@ -253,6 +254,7 @@ static void publish_locked(struct shmk_peer *peer)
 	struct shmk_status *s = pool->status;
 	struct shmk_event event = { .type = SHMK_EV_ATTACHED };
 
+	WRITE_ONCE(peer->stage, SHMK_PEER_STAGE_ALIVE);
 	peer->attached_ns = ktime_get_ns();
 	pool->peers[peer->id] = peer;
 	ps->nr_entries = peer->nr_entries;
@@ -275,7 +277,6 @@ void shmk_peer_publish(struct shmk_peer *peer)
 	refcount_inc(&peer->refs);
 	spin_lock(&peer->mm->lock);
 	list_add_tail(&peer->node, &peer->mm->peers);
-	atomic_set(&peer->stage, SHMK_PEER_STAGE_ALIVE);
 	spin_lock(&peer->pool->lock);
 	publish_locked(peer);
 	spin_unlock(&peer->pool->lock);
@@ -286,15 +287,20 @@ void shmk_peer_publish(struct shmk_peer *peer)
 /* -------------------------------------------------------------- ending -- */
 
 /* Are we the ender? */
-static bool end_begin(struct shmk_peer *peer, u32 reason, int code)
+static bool end_begin(struct shmk_peer *peer, u32 reason)
 {
-	if (atomic_cmpxchg(&peer->stage, SHMK_PEER_STAGE_ALIVE, SHMK_PEER_STAGE_ENDING) !=
-	    SHMK_PEER_STAGE_ALIVE)
-		return false;
-	peer->began_ns = ktime_get_ns();
-	peer->reason = reason;
-	peer->code = code;
-	return true;
+	bool begun;
+
+	spin_lock(&peer->pool->lock);
+	begun = shmk_peer_alive(peer);
+	if (begun)
+		WRITE_ONCE(peer->stage, SHMK_PEER_STAGE_ENDING);
+	spin_unlock(&peer->pool->lock);
+	if (begun) {
+		peer->began_ns = ktime_get_ns();
+		peer->reason = reason;
+	}
+	return begun;
 }
 
 /* From here on its stores are over, and everybody may know. */
@@ -392,9 +398,9 @@ static void end_finish(struct shmk_peer *peer)
 
 	ledger_clear(peer);
 	shmk_queue_close_all(peer);
-	atomic_set(&peer->stage, SHMK_PEER_STAGE_GONE);
 
 	spin_lock(&pool->lock);
+	WRITE_ONCE(peer->stage, SHMK_PEER_STAGE_GONE);
 	count_end_locked(peer);
 	pool->peers[peer->id] = NULL;
 	/* Who sees NONE sees all entries settled. */
@@ -461,7 +467,7 @@ static void mark_all(struct shmk_mm *smm, struct list_head *dying)
 	spin_lock(&smm->lock);
 	list_for_each_entry_safe(peer, next, &smm->peers, node) {
 		/* Otherwise its ender takes it off. */
-		if (!end_begin(peer, SHMK_REASON_UNKNOWN, 0))
+		if (!end_begin(peer, SHMK_REASON_UNKNOWN))
 			continue;
 		mark_dead(peer);
 		list_move_tail(&peer->node, dying);
@@ -511,7 +517,7 @@ int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping)
 {
 	struct mm_struct *mm = peer->mm->notifier.mm;
 
-	if (!end_begin(peer, SHMK_REASON_DETACHED, 0))
+	if (!end_begin(peer, SHMK_REASON_DETACHED))
 		return -ENXIO;
 	mm_leave(peer);
 	mmap_write_lock(mm);
@@ -529,7 +535,7 @@ int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping)
  */
 void shmk_peer_close(struct shmk_peer *peer)
 {
-	if (end_begin(peer, SHMK_REASON_CLOSED, 0)) {
+	if (end_begin(peer, SHMK_REASON_CLOSED)) {
 		mm_leave(peer);
 		mark_dead(peer);
 		settle(peer, jiffies + INLINE_JIFFIES);

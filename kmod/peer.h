@@ -5,7 +5,7 @@
 #ifndef SHMK_PEER_H
 #define SHMK_PEER_H
 
-#include <linux/atomic.h>
+#include <linux/compiler.h>
 #include <linux/fs.h>
 #include <linux/list.h>
 #include <linux/mmu_notifier.h>
@@ -21,7 +21,11 @@
 
 struct shmk_pool;
 
-/* One way only. Who moves a peer from ALIVE to ENDING settles it, and nobody else. */
+/*
+ * One way only. Who moves a peer from ALIVE to ENDING settles it, and nobody
+ * else. Changes under pool->lock, so that a command which found the peer ALIVE
+ * under that lock has left its mark before the ender looks.
+ */
 enum shmk_peer_stage {
 	SHMK_PEER_STAGE_NEW,	/* being attached; nobody can see it */
 	SHMK_PEER_STAGE_ALIVE,
@@ -37,7 +41,7 @@ enum shmk_peer_stage {
  */
 struct shmk_mm {
 	struct mmu_notifier notifier;
-	spinlock_t lock;
+	spinlock_t lock;	/* peers */
 	struct list_head peers;
 };
 
@@ -49,7 +53,7 @@ struct shmk_mm {
 struct shmk_peer {
 	struct shmk_reader reader;	/* first, see event.h */
 	refcount_t refs;
-	atomic_t stage;
+	enum shmk_peer_stage stage;	/* pool->lock; faults look without it */
 	struct list_head node;		/* in shmk_mm.peers; shmk_mm.lock */
 
 	/* Constant while anybody can see the peer. */
@@ -87,7 +91,7 @@ int shmk_peer_info(struct shmk_pool *pool, struct shmk_peer_info *info);
 
 static inline bool shmk_peer_alive(const struct shmk_peer *peer)
 {
-	return atomic_read(&peer->stage) == SHMK_PEER_STAGE_ALIVE;
+	return READ_ONCE(peer->stage) == SHMK_PEER_STAGE_ALIVE;
 }
 
 /* The mm is pinned by the notifier: its address cannot be another's meanwhile. */

@@ -240,7 +240,7 @@ static bool is_owner(const struct shmk_pool *pool)
 	return uid_eq(current_euid(), pool->uid) || uid_eq(current_euid(), pool->creator);
 }
 
-static bool permitted(const struct shmk_pool *pool, bool rdonly)
+static bool mode_permits(const struct shmk_pool *pool, bool rdonly)
 {
 	u32 mode = pool->mode;
 	u32 want = rdonly ? 04 : 06;
@@ -249,7 +249,19 @@ static bool permitted(const struct shmk_pool *pool, bool rdonly)
 		mode >>= 6;
 	else if (in_egroup_p(pool->gid))
 		mode >>= 3;
-	return (mode & want) == want || capable(CAP_DAC_OVERRIDE);
+	return (mode & want) == want;
+}
+
+static bool may_open(const struct shmk_pool *pool, bool rdonly)
+{
+	return mode_permits(pool, rdonly) || capable(CAP_DAC_OVERRIDE);
+}
+
+/* Leaving a pool out of a list is not worth an audit record. */
+static bool may_see(const struct shmk_pool *pool)
+{
+	return mode_permits(pool, true) ||
+	       ns_capable_noaudit(&init_user_ns, CAP_DAC_OVERRIDE);
 }
 
 static int set_owner(struct shmk_pool *pool, const struct shmk_pool_create *args)
@@ -490,7 +502,7 @@ struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args)
 	pool = find_locked(args->name);
 	if (!pool || !pool->ready)
 		pool = ERR_PTR(-ENOENT);
-	else if (!permitted(pool, args->flags & SHMK_OPEN_F_RDONLY))
+	else if (!may_open(pool, args->flags & SHMK_OPEN_F_RDONLY))
 		pool = ERR_PTR(-EACCES);
 	else if (!refcount_inc_not_zero(&pool->refs))
 		pool = ERR_PTR(-ENOENT);
@@ -510,7 +522,7 @@ struct shmk_pool *shmk_pool_next(u64 id)
 
 	mutex_lock(&pools_lock);
 	list_for_each_entry(pool, &pools, node_in_pools) {
-		if (pool->id <= id || !pool->ready || !permitted(pool, true) ||
+		if (pool->id <= id || !pool->ready || !may_see(pool) ||
 		    !refcount_inc_not_zero(&pool->refs))
 			continue;
 		found = pool;

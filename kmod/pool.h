@@ -16,6 +16,7 @@
 #ifndef SHMK_POOL_H
 #define SHMK_POOL_H
 
+#include <linux/bits.h>
 #include <linux/kobject.h>
 #include <linux/list.h>
 #include <linux/refcount.h>
@@ -36,7 +37,7 @@ struct user_struct;
 /* mmap offsets: the region's number above 44 bits, 16 TiB each. */
 #define SHMK_MAP_SHIFT		44
 #define SHMK_MAP_STATUS		0ULL
-#define SHMK_MAP_LEDGER		(1ULL << SHMK_MAP_SHIFT)
+#define SHMK_MAP_LEDGER		BIT_ULL(SHMK_MAP_SHIFT)
 #define SHMK_MAP_CONTROL	(2ULL << SHMK_MAP_SHIFT)
 #define SHMK_MAP_DATA		(3ULL << SHMK_MAP_SHIFT)
 
@@ -82,8 +83,7 @@ struct shmk_pool {
 
 	struct kobject kobj;		/* sysfs.c */
 
-	spinlock_t lock;
-	/* lock */
+	spinlock_t lock;		/* the rest, as far as it changes */
 	unsigned long *peer_ids;	/* bit set: id taken; bit 0 always is */
 	struct shmk_peer **peers;	/* by id: alive or being settled */
 	struct shmk_region *ledgers;	/* by id: pages stay from life to life */

@@ -19,8 +19,6 @@
 static struct kobject *shmk_kobj;
 static struct kobject *pools_kobj;
 
-typedef ssize_t (*show_fn)(struct kobject *kobj, struct kobj_attribute *attr, char *buf);
-
 static struct shmk_pool *pool_of(struct kobject *kobj)
 {
 	return container_of(kobj, struct shmk_pool, kobj);
@@ -36,10 +34,6 @@ static ssize_t name##_show(struct kobject *kobj, struct kobj_attribute *attr,	\
 }										\
 static struct kobj_attribute name##_attr = __ATTR_RO(name)
 
-/* The kernel alone writes these words. */
-#define STATUS_ATTR(name, member)						\
-	POOL_ATTR(name, "%llu", READ_ONCE(pool->status->member))
-
 POOL_ATTR(size, "%llu", pool->status->data_bytes);
 POOL_ATTR(memory, "%llu", pool->memory_bytes);
 POOL_ATTR(page_size, "%lu", 1UL << pool->page_shift);
@@ -47,14 +41,14 @@ POOL_ATTR(node, "%d", pool->node);
 POOL_ATTR(mode, "0%o", pool->mode);
 POOL_ATTR(uid, "%u", from_kuid_munged(current_user_ns(), pool->uid));
 POOL_ATTR(gid, "%u", from_kgid_munged(current_user_ns(), pool->gid));
-STATUS_ATTR(peers, peers_now);
-STATUS_ATTR(queues, queues_now);
-STATUS_ATTR(attaches, attaches);
-STATUS_ATTR(detaches, detaches);
-STATUS_ATTR(deaths, deaths);
-STATUS_ATTR(reclaimed_blocks, reclaimed_blocks);
-STATUS_ATTR(reclaimed_bytes, reclaimed_bytes);
-STATUS_ATTR(lost_messages, lost_messages);
+POOL_ATTR(peers, "%llu", READ_ONCE(pool->status->peers_now));
+POOL_ATTR(queues, "%llu", READ_ONCE(pool->status->queues_now));
+POOL_ATTR(attaches, "%llu", READ_ONCE(pool->status->attaches));
+POOL_ATTR(detaches, "%llu", READ_ONCE(pool->status->detaches));
+POOL_ATTR(deaths, "%llu", READ_ONCE(pool->status->deaths));
+POOL_ATTR(reclaimed_blocks, "%llu", READ_ONCE(pool->status->reclaimed_blocks));
+POOL_ATTR(reclaimed_bytes, "%llu", READ_ONCE(pool->status->reclaimed_bytes));
+POOL_ATTR(lost_messages, "%llu", READ_ONCE(pool->status->lost_messages));
 
 static ssize_t blocks_used_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
@@ -63,6 +57,7 @@ static ssize_t blocks_used_show(struct kobject *kobj, struct kobj_attribute *att
 
 	return err ?: sysfs_emit(buf, "%llu\n", usage.blocks);
 }
+
 static struct kobj_attribute blocks_used_attr = __ATTR_RO(blocks_used);
 
 static ssize_t bytes_used_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
@@ -72,6 +67,7 @@ static ssize_t bytes_used_show(struct kobject *kobj, struct kobj_attribute *attr
 
 	return err ?: sysfs_emit(buf, "%llu\n", usage.bytes);
 }
+
 static struct kobj_attribute bytes_used_attr = __ATTR_RO(bytes_used);
 
 static struct attribute *pool_attrs[] = {
@@ -131,6 +127,7 @@ static ssize_t version_show(struct kobject *kobj, struct kobj_attribute *attr, c
 {
 	return sysfs_emit(buf, "%d\n", SHMK_ABI_VERSION);
 }
+
 static struct kobj_attribute version_attr = __ATTR_RO(version);
 
 int shmk_sysfs_init(void)
