@@ -424,11 +424,13 @@ TEST_F(pool, a_failed_attach_leaves_no_trace)
 {
 	struct rlimit limit, few;
 	struct shmk *s = NULL;
-	int extra, ret;
+	int lowest, extra, ret;
 
+	lowest = dup(0);
+	close(lowest);
 	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &limit));
 	for (extra = 0; extra < 30; extra++) {
-		few = (struct rlimit) { .rlim_cur = self->fds + extra, .rlim_max = limit.rlim_max };
+		few = (struct rlimit) { .rlim_cur = lowest + extra, .rlim_max = limit.rlim_max };
 		ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &few));
 		ret = shmk_attach(self->uri, &self->create, &s);
 		ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
