@@ -47,8 +47,8 @@ until_true() {
 		sleep 0.05
 	done
 }
-size_of() { wc -c < "$1"; }
-halfway() { [ "$(size_of "$dir/arrived")" -gt $((mib * 1048576 / 3)) ]; }
+# has_come N: so many quarters of the file
+has_come() { [ "$(stat -c %s "$dir/arrived")" -ge $((mib * 1048576 / 4 * $1)) ]; }
 holding() { grep -q holding "$dir/worker$1.log"; }
 field() { sed -n "s/.*\"$2\": \"*\([^\",]*\).*/\1/p" "$1" | head -n 1; }
 used() { shmk show $pool --json > "$dir/show" && [ "$(field "$dir/show" blocks_used)" = 0 ]; }
@@ -64,24 +64,27 @@ shmk recv $pool/out --create -o "$dir/arrived" -v --timeout 40s 2> "$dir/recv.lo
 pids="$pids $receiver"
 for w in $(seq $workers); do
 	# Slow on purpose, and with full hands, so that the kill below costs something.
-	shmk forward $pool/in out --create --check --delay 15 --hold 4 -v 2> "$dir/worker$w.log" &
+	shmk forward $pool/in out --create --check --delay 25 --hold 4 -v 2> "$dir/worker$w.log" &
 	eval worker$w=$!
 	pids="$pids $!"
 done
 shmk wait $pool --peers $((workers + 1)) --timeout 20s || exit 1
 shmk send $pool/in "$dir/original" --create --ack -v --timeout 40s 2> "$dir/send.log" & sender=$!
 pids="$pids $sender"
-until_true 40 halfway && until_true 10 holding 2
+until_true 10 holding 2 && until_true 40 has_come 1
 shmk show $pool | sed -n '/PEER/,$s/^/  /p'
 
 title "kill -KILL $worker2, a worker, in the middle of it"
-claim "a third of the file had arrived, and not all of it" \
-	test "$(size_of "$dir/arrived")" -gt $((mib * 1048576 / 3)) -a ! -s "$dir/send.log"
+until_true 40 has_come 2
 kill -KILL $worker2
+claim "half of the file had arrived, and not all of it" \
+	test "$(stat -c %s "$dir/arrived")" -ge $((mib * 524288)) -a ! -s "$dir/send.log"
 wait $worker2 2>/dev/null
 until_true 10 test -s "$dir/event"
+how=$(field "$dir/event" reason)
+[ "$how" != killed ] || how="killed by signal $(field "$dir/event" code)"
 echo "  its death, as $([ $backend = local ] && echo the others || echo the kernel) told it:" \
-	"signal $(field "$dir/event" code), $(field "$dir/event" blocks) blocks with" \
+	"$how; $(field "$dir/event" blocks) blocks with" \
 	"$(field "$dir/event" bytes) bytes given back within $(($(field "$dir/event" took_ns) / 1000)) us"
 claim "the event names the process" test "$(field "$dir/event" pid)" = $worker2
 [ $backend = local ] || claim "and says how it died" test "$(field "$dir/event" reason)" = killed

@@ -86,6 +86,7 @@ struct sender {
 	int64_t moved_ns;	/* last progress of any kind */
 	int64_t died_ns;	/* last death of a peer */
 	int64_t looked_ns;
+	int64_t slowest_ns;	/* an answer took so long */
 
 	uint64_t messages, again;
 	struct progress progress;
@@ -163,13 +164,20 @@ static void meet_receiver(struct sender *sd, const struct stream_ack *a)
 
 static void forget_chunks(struct sender *sd, uint64_t seq, uint32_t count)
 {
+	int64_t now = now_ns();
 	unsigned int kept = 0;
 
 	for (unsigned int i = 0; i < sd->nr_out; i++) {
-		if (sd->out[i].seq - seq < count)
-			free(sd->out[i].copy);
-		else
-			sd->out[kept++] = sd->out[i];
+		struct chunk *c = &sd->out[i];
+
+		if (c->seq - seq >= count) {
+			sd->out[kept++] = *c;
+			continue;
+		}
+		/* Which of several copies it was nobody knows. */
+		if (!c->tries && now - c->sent_ns > sd->slowest_ns)
+			sd->slowest_ns = now - c->sent_ns;
+		free(c->copy);
 	}
 	sd->nr_out = kept;
 }
@@ -385,9 +393,12 @@ static int send_again(struct sender *sd, struct chunk *c)
 	return EXIT_OK;
 }
 
-static int64_t patience(unsigned int tries)
+/* Busy machines and slow receivers make everything late. */
+static int64_t patience(const struct sender *sd, unsigned int tries)
 {
-	return OVERTAKEN_NS << (tries < 3 ? tries : 3);
+	int64_t ns = 2 * sd->slowest_ns > OVERTAKEN_NS ? 2 * sd->slowest_ns : OVERTAKEN_NS;
+
+	return ns << (tries < 3 ? tries : 3);
 }
 
 static bool chunk_due(const struct sender *sd, const struct chunk *c, int64_t now)
@@ -397,9 +408,9 @@ static bool chunk_due(const struct sender *sd, const struct chunk *c, int64_t no
 	int64_t age = now - c->sent_ns;
 
 	/* Without anything that overtook it, it may be stuck behind others: take more time. */
-	if (death)
-		return age > (overtaken ? OVERTAKEN_BY_DEATH_NS : OVERTAKEN_NS);
-	return overtaken && age > patience(c->tries);
+	if (death && overtaken)
+		return age > OVERTAKEN_BY_DEATH_NS && age > sd->slowest_ns;
+	return (overtaken || death) && age > patience(sd, c->tries);
 }
 
 /* Also a marker: when its answer comes, whatever was sent before it should be there. */
@@ -407,7 +418,7 @@ static bool end_due(const struct sender *sd, int64_t now)
 {
 	int64_t age = now - sd->end_ns;
 
-	return sd->end_sent && (age > patience(sd->end_tries) ||
+	return sd->end_sent && (age > patience(sd, sd->end_tries) ||
 				(sd->died_ns > sd->end_ns && age > OVERTAKEN_BY_DEATH_NS));
 }
 
