@@ -216,26 +216,70 @@ static int store(struct receiver *r, struct run *run, struct file *f, const stru
 
 /* -------------------------------------------------------- runs and files -- */
 
-static struct run *find_run(struct receiver *r, const struct stream_head *h)
+static void forget_run(struct receiver *r, struct run *run)
+{
+	struct file *f;
+	struct early *e;
+
+	while ((f = run->files)) {
+		run->files = f->next;
+		while ((e = f->early)) {
+			f->early = e->next;
+			free(e);
+		}
+		if (f->fd >= 0) {
+			close(f->fd);
+			/* Nobody goes on with a part; other readers may still be at it. */
+			if (!r->shared)
+				unlinkat(r->dir_fd, f->part, 0);
+		}
+		ranges_free(&f->got);
+		free(f);
+	}
+	free(run);
+}
+
+/*
+ * Of a run that is finished, copies may come as long as its sender lives; later
+ * ones are known by that. So --follow does not remember all there ever was.
+ */
+static void forget_runs(struct receiver *r, bool all)
 {
 	struct run **at = &r->runs, *run;
 
-	for (; *at; at = &(*at)->next)
-		if ((*at)->id == h->run)
-			return *at;
-	/* Nobody waits for an answer any more: sent twice, and arrived once. */
-	if (h->flags & STREAM_ACK && !shmk_peer_alive(r->s, h->peer, h->gen)) {
-		r->stale++;
-		return NULL;
+	while ((run = *at)) {
+		if (!all && (!run->finished || shmk_peer_alive(r->s, run->peer, run->gen))) {
+			at = &run->next;
+			continue;
+		}
+		*at = run->next;
+		forget_run(r, run);
 	}
-	run = calloc(1, sizeof(*run));
+}
+
+static struct run *find_run(struct receiver *r, uint64_t id)
+{
+	struct run *run = r->runs;
+
+	while (run && run->id != id)
+		run = run->next;
+	return run;
+}
+
+static struct run *new_run(struct receiver *r, const struct stream_head *h)
+{
+	struct run **at, *run = calloc(1, sizeof(*run));
+
 	if (!run)
 		return NULL;
+	forget_runs(r, false);
 	run->id = h->run;
 	run->peer = h->peer;
 	run->gen = h->gen;
 	run->ack = h->flags & STREAM_ACK;
 	run->last = -1;
+	for (at = &r->runs; *at; at = &(*at)->next)
+		;
 	*at = run;
 	return run;
 }
@@ -481,9 +525,15 @@ static int take_message(struct receiver *r, const struct shmk_msg *msg)
 		say("with several readers only the sender can know when all has arrived: use 'shmk send --ack'");
 		return EXIT_FAILED;
 	}
-	run = find_run(r, h);
-	if (!run)
+	run = find_run(r, h->run);
+	if (!run && h->flags & STREAM_ACK && !shmk_peer_alive(r->s, h->peer, h->gen)) {
+		/* Nobody waits for an answer any more: sent twice, and arrived once. */
+		r->stale++;
 		return EXIT_OK;
+	}
+	run = run ? run : new_run(r, h);
+	if (!run)
+		return fail(-ENOMEM, "cannot remember what has come");
 	if (r->shared && !r->dir && (run != r->runs || h->file)) {
 		say("several readers can put one file only into --output: use --dir DIR");
 		return EXIT_FAILED;
@@ -793,6 +843,7 @@ static int receive(struct receiver *r)
 	progress_start(&r->progress, "received", 0, r->quiet);
 	status = r->raw ? receive_raw(r) : receive_all(r);
 	progress_end(&r->progress);
+	forget_runs(r, true);
 	if (!status)
 		status = close_output(r);
 	if (!status)
