@@ -16,6 +16,8 @@ module) scheme=shmk ;;
 esac
 [ ! -x build/bin/shmk ] || PATH=$PATH:$PWD/build/bin:$PWD/build/examples
 command -v shmk > /dev/null || { echo "Bail out! no shmk in PATH"; exit 1; }
+self=$(command -v "$0")
+case $self in /*) ;; *) self=$PWD/$self ;; esac
 if [ "$1" = --one ]; then
 	one=$2 dir=$3 pool=$4 top=${3%/*}
 else
@@ -552,6 +554,13 @@ examples_run() {
 	expect 0 death "$pool"
 	grep -q '3 blocks came back .*in use: 0' out || { cat out; exit 1; }
 }
+readme_quotes_the_example() {
+	readme=${self%/*}/../README.md
+	[ -e "$readme" ] || skip "no README here"
+	sed -n '/^```c$/,/^```$/p' "$readme" | sed '1d;$d' > quoted
+	sed 's/^\t//' "${self%/*}/../Documentation/examples/pair.c" |
+		sed -n '/^pid_t child = fork/,/^shmk_detach/p' | cmp - quoted
+}
 
 # ---- running ----
 
@@ -560,8 +569,6 @@ if [ "$one" ]; then
 	$one
 	exit
 fi
-self=$(command -v "$0")
-case $self in /*) ;; *) self=$PWD/$self ;; esac
 tests=$(sed '1,/^# ---- looking/d; /^# ---- running/,$d' "$self" |
 	sed -n 's/^\([a-z0-9_]*\)() {$/\1/p' | grep -v '^workers$')
 [ $# = 0 ] || tests=$*
