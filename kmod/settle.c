@@ -503,6 +503,8 @@ void shmk_settle_span(const struct shmk_view *view, __u32 peer,
 		word = READ_ONCE(e.span->word);
 		if (!owned_by(word, e.gen, peer)) {
 			shmk_map_clear(view->taken_map, e.index);
+			/* The dead one may have taken the hints before it saw that. */
+			word_or(&e.span->freed, ~0ULL);
 			shmk_span_hint(view, e.index);
 			break;
 		}

@@ -191,6 +191,9 @@ static struct own_span *span_new(struct shmk *s, uint32_t index, uint32_t entry,
 	sp->step = step;
 	sp->nr_blocks = n;
 	sp->gens = (uint32_t *)(void *)(sp->stack + ((n + 1) & ~1U));
+	/* It may have been mine before: a thief took it, and I did not notice. */
+	if (s->heap->own[index])
+		span_forget(s, s->heap->own[index]);
 	list_add(sp, s->heap->full[list].head.prev);
 	s->heap->own[index] = sp;
 	return sp;
@@ -236,19 +239,42 @@ static void span_now_empty(struct shmk *s, struct own_span *sp)
 
 /*
  * Takes in what others freed. False when the span is not mine any more: blocks
- * read before the word was seen to be mine were mine.
+ * read before the word was seen to be mine were mine. Hints that were taken
+ * from under its new owner go back; if we die before that, the settler of our
+ * SPAN entry gives all of them.
  */
 static bool span_collect(struct shmk *s, struct own_span *sp)
 {
-	uint64_t bits = 0;
+	struct shmk_span *span = shared(s, sp->index);
+	uint64_t hints = 0, bits;
 
-	if (READ_ONCE(shared(s, sp->index)->freed))
-		bits = xchg(&shared(s, sp->index)->freed, 0);
-	if (sp->rescan)
-		bits = UINT64_MAX;
-	sp->rescan = false;
-	if (bits)
-		span_scan(s, sp, bits);
+	if (span_mine(s, sp)) {
+		if (READ_ONCE(span->freed))
+			hints = xchg(&span->freed, 0);
+		bits = sp->rescan ? UINT64_MAX : hints;
+		sp->rescan = false;
+		if (bits)
+			span_scan(s, sp, bits);
+		if (span_mine(s, sp))
+			return true;
+		if (hints) {
+			__atomic_fetch_or(&span->freed, hints, __ATOMIC_SEQ_CST);
+			shmk_span_hint(&s->view, sp->index);
+		}
+	}
+	span_forget(s, sp);
+	return false;
+}
+
+/*
+ * The first look at a span that was just made mine. A thief may have it before
+ * that look is over; what was found then is the next owner's, as above.
+ */
+static bool span_begin(struct shmk *s, struct own_span *sp)
+{
+	/* A full fence: a block that the scan finds in use gets its hint after this. */
+	xchg(&shared(s, sp->index)->freed, 0);
+	span_scan(s, sp, UINT64_MAX);
 	if (span_mine(s, sp))
 		return true;
 	span_forget(s, sp);
@@ -279,6 +305,8 @@ static int span_pop(struct shmk *s, struct own_span *sp, uint32_t entry,
 			       SHMK_BLOCK_WORD(*gen, SHMK_BLOCK_FREE),
 			       SHMK_BLOCK_WORD(*gen, SHMK_BLOCK_USED))))
 			return 0;
+		/* The span may be given back before another block is found: no name may stay. */
+		entry_what(s, entry, SHMK_OP_NONE);
 		if (!span_mine(s, sp)) {
 			span_forget(s, sp);
 			return -EAGAIN;
@@ -413,18 +441,11 @@ static int run_find(struct shmk *s, uint32_t nr, uint32_t entry, uint32_t *first
 	return -ENOMEM;
 }
 
-/* Drops the name from a span that has no free block, when the ledger is full. */
-static bool span_abandon(struct shmk *s)
+/* Drops the name from a span: an orphan, of which others make the best. */
+static void span_abandon(struct shmk *s, struct own_span *sp)
 {
-	struct own_span *sp = NULL;
-	__u64 word;
-	uint32_t list;
+	__u64 word = READ_ONCE(shared(s, sp->index)->word);
 
-	for (list = 0; list < LISTS && !sp; list++)
-		sp = list_first(&s->heap->full[list]);
-	if (!sp)
-		return false;
-	word = READ_ONCE(shared(s, sp->index)->word);
 	while (word_mine(s, word, sp->gen)) {
 		if (cas(&shared(s, sp->index)->word, word, word & ~(0xffffULL << 32)))
 			break;
@@ -432,16 +453,43 @@ static bool span_abandon(struct shmk *s)
 	}
 	shmk_span_hint(&s->view, sp->index);
 	span_forget(s, sp);
-	return true;
 }
 
-static int span_entry_get(struct shmk *s, uint32_t *entry)
+static struct own_span *first_empty(struct shmk *s)
 {
-	int ret = entry_get_locked(s, entry);
+	struct own_span *sp, *head;
+	uint32_t list;
 
-	if (ret == -ENOBUFS && span_abandon(s))
-		ret = entry_get_locked(s, entry);
-	return ret;
+	for (list = 0; list < LISTS; list++) {
+		head = &s->heap->avail[list].head;
+		for (sp = head->next; sp != head; sp = sp->next)
+			if (span_empty(sp) && !sp->rescan)
+				return sp;
+	}
+	return NULL;
+}
+
+/*
+ * The ledger is full, and spans are not what the caller asked for: gives up one,
+ * empty if there is one, else one without a free block, else any.
+ */
+bool heap_yield_locked(struct shmk *s)
+{
+	uint32_t list, had = s->nr_free_entries;
+	struct own_span *sp;
+
+	while ((sp = first_empty(s))) {
+		span_give_back(s, sp);
+		if (s->nr_free_entries > had)
+			return true;
+	}
+	for (sp = NULL, list = 0; list < LISTS && !sp; list++)
+		sp = list_first(&s->heap->full[list]);
+	for (list = 0; list < LISTS && !sp; list++)
+		sp = list_first(&s->heap->avail[list]);
+	if (sp)
+		span_abandon(s, sp);
+	return sp;
 }
 
 /* A new span of a class, or a run of @nr, with all its blocks on the stack. */
@@ -451,7 +499,7 @@ static int span_take(struct shmk *s, uint32_t list, uint32_t nr)
 	struct own_span *sp;
 	int ret;
 
-	ret = span_entry_get(s, &entry);
+	ret = entry_get_locked(s, &entry);
 	if (ret)
 		return ret;
 	ret = list == RUN ? run_find(s, nr, entry, &index) :
@@ -467,8 +515,7 @@ static int span_take(struct shmk *s, uint32_t list, uint32_t nr)
 		entry_put_locked(s, entry);
 		return -ENOMEM;
 	}
-	WRITE_ONCE(shared(s, index)->freed, 0);
-	span_scan(s, sp, UINT64_MAX);
+	span_begin(s, sp);
 	return 0;
 }
 
@@ -575,10 +622,8 @@ static bool span_adopt(struct shmk *s, uint32_t index, __u64 word, uint32_t *ent
 		return false;
 	}
 	*entry = UINT32_MAX;
-	WRITE_ONCE(shared(s, index)->freed, 0);
 	shmk_span_unlock(&s->view, index, mine, 1);
-	span_scan(s, sp, UINT64_MAX);
-	if (span_empty(sp))
+	if (span_begin(s, sp) && span_empty(sp))
 		span_give_back(s, sp);
 	return true;
 }
@@ -670,10 +715,13 @@ static struct own_span *avail(struct shmk *s, uint32_t list, uint32_t nr)
 /* The list that serves @len and @align, and the number of spans of a run. */
 static int list_for(struct shmk *s, size_t len, size_t align, uint32_t *list, uint32_t *nr)
 {
-	size_t units = (len + ((size_t)1 << s->view.unit_shift) - 1) >> s->view.unit_shift;
+	size_t units;
 	uint32_t class;
 
+	if (len > s->data_bytes)
+		return -E2BIG;
 	*nr = 1;
+	units = (len + ((size_t)1 << s->view.unit_shift) - 1) >> s->view.unit_shift;
 	for (class = 0; class < SHMK_CLASSES; class++) {
 		size_t room = (size_t)shmk_class_units(class);
 
@@ -745,7 +793,7 @@ void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t en
 		span_push(s, sp, unit / sp->step, gen + 1);
 		if (span_empty(sp))
 			span_now_empty(s, sp);
-		else if (READ_ONCE(shared(s, index)->freed) &&
+		else if ((sp->rescan || READ_ONCE(shared(s, index)->freed)) &&
 			 !READ_ONCE(shared(s, index)->changed))
 			shmk_span_hint(&s->view, index);
 	}

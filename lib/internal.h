@@ -171,7 +171,7 @@ static inline void entry_what(struct shmk *s, uint32_t index, __u64 what)
 	barrier();
 }
 
-/* block.c. The two of blocks under s->lock. */
+/* block.c. All but init and exit under s->lock. */
 int heap_init(struct shmk *s);
 void heap_exit(struct shmk *s);
 /*
@@ -179,6 +179,8 @@ void heap_exit(struct shmk *s);
  */
 int block_alloc_locked(struct shmk *s, size_t len, size_t align, uint32_t entry,
 		       uint32_t *block, uint32_t *gen);
+/* For want of an entry: an own span goes, and its entry. False: there is none. */
+bool heap_yield_locked(struct shmk *s);
 /* Of a block that this peer holds by @entry; the entry goes too. */
 void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t entry);
 

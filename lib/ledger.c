@@ -4,7 +4,8 @@
  *
  * Which entries are free is private knowledge; the entries themselves are what
  * a settler reads, up to ledger->high. It costs what the peer ever held at
- * once, because the entry used last is used next.
+ * once, because the entry used last is used next. When all are in use, those of
+ * own spans are given up first.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,8 +29,12 @@ void ledger_exit(struct shmk *s)
 /* high first: a settler looks at no entry above it. */
 static int entry_fresh(struct shmk *s, uint32_t *index)
 {
-	if (s->fresh_entry == s->nr_entries)
-		return -ENOBUFS;
+	if (s->fresh_entry == s->nr_entries) {
+		if (!heap_yield_locked(s))
+			return -ENOBUFS;
+		*index = s->free_entries[--s->nr_free_entries];
+		return 0;
+	}
 	*index = s->fresh_entry++;
 	WRITE_ONCE(s->ledger->high, s->fresh_entry);
 	barrier();

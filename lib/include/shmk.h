@@ -175,7 +175,8 @@ SHMK_API int shmk_pool_cleanup(const char *uri);
 /**
  * struct shmk_attach_opts - zero means the default
  * @flags: SHMK_ATTACH_*
- * @nr_entries: how much this peer may hold at once (messages, spans); default 4096
+ * @nr_entries: how many messages this peer may hold at once; default 4096. Its spans
+ *	need some of them, and are given up for messages
  * @spin_us: spin up to so long before sleeping; default 0: adapt by
  *	itself (up to 50 us); -1: never
  * @create: not NULL: make the pool if it does not exist (open or create)
