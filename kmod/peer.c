@@ -424,7 +424,9 @@ static void settle_work(struct work_struct *work)
 /* Settles a dead peer that has been taken off its mm; takes over a reference. */
 static void settle(struct shmk_peer *peer, unsigned long deadline)
 {
-	peer->high = min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);
+	/* A read-only member can hold nothing: what it claims is another's. */
+	peer->high = peer->rdonly ? 0 :
+		     min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);
 	if (!settle_some(peer, INLINE_ENTRIES, deadline)) {
 		queue_work(workqueue, &peer->work);
 		return;

@@ -364,6 +364,37 @@ TEST_F_TIMEOUT(death, queue_that_the_dead_had_not_open_is_not_touched, TIMEOUT)
 	EXPECT_NOTHING_HELD(event);
 }
 
+/* It may write its own ledger, and so can claim what it likes. */
+static int victim_read_only(int sock, void *arg)
+{
+	const death_t *d = arg;
+	struct test_att a;
+
+	CHILD_CHECK(!test_attach(d->pool, SHMK_ATTACH_F_RDONLY, 0, &a));
+	CHILD_CHECK(!raw_queue_open(a.fd, "q", NULL, NULL));
+	test_entry(&a, 0, SHMK_WHAT(SHMK_OP_HELD, BLOCK, GEN), NOWHERE);
+	test_entry(&a, 1, SHMK_WHAT(SHMK_OP_SENDING, BLOCK + 4, GEN), HERE);
+	test_entry(&a, 2, SHMK_WHAT(SHMK_OP_TAKEN, BLOCK + 8, GEN), HERE);
+	CHILD_CHECK(!test_say(sock, a.peer, a.gen, 0));
+	test_park(sock);
+}
+
+TEST_F_TIMEOUT(death, ledger_of_a_read_only_member_is_not_believed, TIMEOUT)
+{
+	struct shmk_event event;
+	struct test_child c;
+	uint32_t peer, gen, i;
+
+	prepare_ring(self);
+	for (i = 0; i < 3; i++)
+		STORE(test_block(&self->me, BLOCK + 4 * i), USED(0));
+	ASSERT_EQ(0, victim_start(&c, victim_read_only, self, &peer, &gen));
+	KILL(&c, peer, gen, &event);
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(USED(0), LOAD(test_block(&self->me, BLOCK + 4 * i)));
+	EXPECT_NOTHING_HELD(event);
+}
+
 /*
  * A sender and a receiver of one message, dead both, each between its ledger
  * and its last store: the block is freed once, whoever is settled first.
