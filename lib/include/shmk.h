@@ -169,7 +169,7 @@ SHMK_API int shmk_pool_cleanup(const char *uri);
 /* -------------------------------------------------------- attachments -- */
 
 #define SHMK_ATTACH_RDONLY	0x1	/* look only; can never write data or control */
-#define SHMK_ATTACH_NO_URING	0x2	/* sleep by poll even where io_uring is allowed */
+#define SHMK_ATTACH_NO_URING	0x2	/* sleep by poll whatever SHMK_WAIT in the environment says */
 #define SHMK_ATTACH_PREFAULT	0x4	/* map all pages now, not at first touch */
 
 /**
