@@ -343,11 +343,14 @@ static bool send_ready(const struct shmk_ring_view *rv)
 	__s32 ahead;
 	__u64 p;
 
-	for (i = 0; i <= 1U << rv->capacity_shift; i++, pos++) {
+	for (i = 0; i <= 2U << rv->capacity_shift; i++, pos++) {
 		p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);
 		ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));
 		if (ahead < 0)
 			return false;
+		/* Senders that stopped before they pushed the tail: go where the slot is. */
+		if (ahead > 1)
+			pos += (__u64)(ahead - 1) << rv->capacity_shift;
 		if (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY)
 			return true;
 	}

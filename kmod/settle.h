@@ -96,7 +96,7 @@ void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
  * shmk_ring_ready() - is there something to do for a side of a queue?
  *
  * SHMK_SIDE_RECV: a message that nobody has taken. SHMK_SIDE_SEND: room.
- * Looks at no more than a lap of the ring.
+ * Looks at no more than two laps of the ring.
  */
 bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side);
 

@@ -122,6 +122,7 @@ struct look {
 	struct shmk_slot	*slot;
 	__u64			pos;
 	__u64			start;	/* the hint it began from */
+	__u64			*hint;
 	__u32			lap;
 	__u32			left;	/* steps until something must be wrong */
 };
@@ -136,19 +137,42 @@ static inline void look_begin(struct shmk_queue *q, struct look *l, __u64 *hint)
 {
 	l->start = READ_ONCE(*hint) & ((1ULL << (32 + q->rv.capacity_shift)) - 1);
 	l->pos = l->start;
-	l->left = 4U << q->rv.capacity_shift;
+	l->hint = hint;
+	l->left = 64 + (4U << q->rv.capacity_shift);
 	look_at(q, l);
 }
 
 /*
- * Hints lag by what is being done right now, never by laps: a longer walk means
- * that somebody wrote where nobody may.
+ * The slot is @ahead laps ahead: all positions more than a lap before its last
+ * are done with. A hint lags so far when its pushers were stopped, or died, one
+ * after another; and we may have been stopped ourselves.
+ */
+static inline void look_skip(struct shmk_queue *q, struct look *l, __s32 ahead)
+{
+	if (unlikely(ahead > 2)) {
+		l->pos += (__u64)(ahead - 2) << q->rv.capacity_shift;
+		l->pos &= (1ULL << (32 + q->rv.capacity_shift)) - 1;
+	}
+}
+
+/*
+ * False: a walk this long without anybody's progress means that somebody wrote
+ * where nobody may.
  */
 static inline bool look_next(struct shmk_queue *q, struct look *l)
 {
 	l->pos = shmk_pos_next(&q->rv, l->pos);
 	look_at(q, l);
 	return l->left-- != 0;
+}
+
+/* Others were faster than this look: whether it is worth another. */
+static inline bool look_again(struct shmk_queue *q, struct look *l)
+{
+	__u64 start = l->start;
+
+	look_begin(q, l, l->hint);
+	return l->start != start;
 }
 
 static inline __s32 look_ahead(const struct look *l, __u64 p)
@@ -178,7 +202,8 @@ static inline int look_for_room(struct shmk_queue *q, struct look *l)
 			return -EAGAIN;
 		if (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY)
 			return 0;
-	} while (look_next(q, l));
+		look_skip(q, l, ahead);
+	} while (look_next(q, l) || look_again(q, l));
 	return -EUCLEAN;
 }
 
@@ -506,6 +531,27 @@ static uint64_t message_len(struct shmk *s, __u64 p)
 }
 
 /*
+ * Is there a message by now in what was CLAIMED, from @pos to where we look?
+ * What we look at was published after we passed there, perhaps by the same sender, who
+ * then published the other one first (Q1): that one comes first.
+ */
+static bool hole_filled(struct shmk_queue *q, __u64 pos, const struct look *l)
+{
+	for (; pos != l->pos; pos = shmk_pos_next(&q->rv, pos)) {
+		struct look h = { .pos = pos };
+		__u64 p;
+
+		look_at(q, &h);
+		p = smp_load_acquire(&h.slot->p);
+		if (SHMK_P_LAP(p) == h.lap && SHMK_P_KIND(p) != SHMK_KIND_EMPTY &&
+		    SHMK_P_KIND(p) != SHMK_KIND_CLAIMED &&
+		    !slot_taken(&h, READ_ONCE(h.slot->t)))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Finds the first message that nobody has taken and takes it: T names us, the
  * entry says TAKING. *p is what it was. Looks past what is CLAIMED. The head
  * goes up to the first slot that is not done with.
@@ -513,13 +559,15 @@ static uint64_t message_len(struct shmk *s, __u64 p)
 static int take(struct shmk_queue *q, uint32_t entry, size_t room, struct look *l, __u64 *p)
 {
 	struct shmk *s = q->shmk;
-	bool single = q->flags & SHMK_QUEUE_F_SC, hole = false;
+	bool single = q->flags & SHMK_QUEUE_F_SC, hole;
 	__u64 *head = &q->rv.ring->head;
 	__u64 t, done;
 	int ret = -EUCLEAN;
 
 	look_begin(q, l, head);
-	done = l->start;
+again:
+	done = l->pos;
+	hole = false;
 	do {
 		__s32 ahead;
 
@@ -531,8 +579,11 @@ static int take(struct shmk_queue *q, uint32_t entry, size_t room, struct look *
 			ret = -EAGAIN;
 			break;
 		}
-		if (ahead > 0)
+		if (ahead > 0) {
+			if (!hole)
+				look_skip(q, l, ahead);
 			continue;
+		}
 		if (SHMK_P_KIND(*p) == SHMK_KIND_CLAIMED) {
 			hole = true;
 			continue;
@@ -540,7 +591,15 @@ static int take(struct shmk_queue *q, uint32_t entry, size_t room, struct look *
 		t = READ_ONCE(l->slot->t);
 		if (slot_taken(l, t))
 			continue;
+		if (hole && hole_filled(q, done, l)) {
+			l->pos = done;
+			look_at(q, l);
+			goto again;
+		}
 		if (room != SIZE_MAX && message_len(s, *p) > room) {
+			/* Another may have taken it since; then its length says nothing. */
+			if (cmpxchg(&l->slot->t, t, t) != t)
+				continue;
 			ret = -EMSGSIZE;
 			break;
 		}
@@ -556,6 +615,8 @@ static int take(struct shmk_queue *q, uint32_t entry, size_t room, struct look *
 		ret = 0;
 		break;
 	} while (look_next(q, l));
+	if (unlikely(ret == -EUCLEAN) && look_again(q, l))
+		goto again;
 	hint_push(head, l->start, done, single);
 	return ret;
 }
