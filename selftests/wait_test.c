@@ -284,24 +284,30 @@ FIXTURE_TEARDOWN(wait)
 
 struct pingpong {
 	int cpu[2];
+	int32_t spin_us[2];
+	unsigned int pause;	/* up to so long before an answer */
 	int rounds;
 	uint64_t *sleeps;	/* [2], shared */
 };
 
 static void pingpong_side(const struct pingpong *pp, int me)
 {
-	struct shmk *s = join();
+	struct shmk *s = join_spinning(pp->spin_us[me], 0);
 	struct shmk_queue *in = queue(s, me ? "ping" : "pong", 4);
 	struct shmk_queue *out = queue(s, me ? "pong" : "ping", 4);
 	struct shmk_queue_stats stats;
+	unsigned int seed = 1;
 	uint64_t value;
 
+	no_slices(s);
 	pin_to(pp->cpu[me]);
 	for (int i = 0; i < pp->rounds; i++) {
 		if (!me)
 			CHECK(!put(out, i, watchdog()));
 		CHECK(!get(in, &value, watchdog()));
 		CHECK(value == (uint64_t)i);
+		if (pp->pause)
+			busy(rand_r(&seed) % pp->pause);
 		if (me)
 			CHECK(!put(out, i, watchdog()));
 	}
@@ -315,33 +321,47 @@ static void pingpong_child(void *arg)
 	pingpong_side(arg, 1);
 }
 
-static uint64_t pingpong(struct __test_metadata *_metadata, int cpu0, int cpu1, int rounds)
+static uint64_t pingpong(struct __test_metadata *_metadata, struct pingpong pp)
 {
-	struct pingpong pp = { .cpu = { cpu0, cpu1 }, .rounds = rounds,
-			       .sleeps = shared(2 * sizeof(uint64_t)) };
 	int64_t t = now_ns();
 	pid_t pid;
 
+	pp.sleeps = shared(2 * sizeof(uint64_t));
 	ASSERT_NE(NULL, pp.sleeps);
 	pid = child(pingpong_child, &pp);
 	pingpong_side(&pp, 0);
 	ASSERT_EQ(0, child_end(pid));
 	t = now_ns() - t;
-	TH_LOG("%d rounds, %llu sleeps, %lld ns each round", rounds,
-	       (unsigned long long)(pp.sleeps[0] + pp.sleeps[1]), (long long)t / rounds);
+	TH_LOG("%d rounds, %llu sleeps, %lld ns each round", pp.rounds,
+	       (unsigned long long)(pp.sleeps[0] + pp.sleeps[1]), (long long)t / pp.rounds);
 	return pp.sleeps[0] + pp.sleeps[1];
 }
 
 TEST_F_TIMEOUT(wait, no_wakeup_is_lost_between_two_on_one_cpu, 120)
 {
-	EXPECT_LT((uint64_t)cycles, pingpong(_metadata, 0, 0, cycles));
+	struct pingpong pp = { .cpu = { 0, 0 }, .spin_us = { -1, -1 }, .rounds = cycles };
+
+	EXPECT_LT((uint64_t)pp.rounds, pingpong(_metadata, pp));
 }
 
 TEST_F_TIMEOUT(wait, no_wakeup_is_lost_between_two_on_two_cpus, 120)
 {
+	struct pingpong pp = { .cpu = { 0, 1 }, .spin_us = { -1, -1 }, .rounds = cycles / 4 };
+
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		SKIP(return, "one CPU");
-	EXPECT_LT((uint64_t)cycles / 8, pingpong(_metadata, 0, 1, cycles / 4));
+	EXPECT_LT((uint64_t)pp.rounds / 2, pingpong(_metadata, pp));
+}
+
+/* The other one is awake and answers within a microsecond: it meets every step of S1 to S4. */
+TEST_F_TIMEOUT(wait, no_wakeup_is_lost_when_the_answer_comes_while_going_to_sleep, 120)
+{
+	struct pingpong pp = { .cpu = { 0, 1 }, .spin_us = { -1, 1000000 }, .pause = 40,
+			       .rounds = cycles / 8 };
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		SKIP(return, "one CPU");
+	pingpong(_metadata, pp);
 }
 
 /*
@@ -380,13 +400,14 @@ static void quitter(void *arg)
 
 TEST_F_TIMEOUT(wait, who_wakes_and_takes_nothing_takes_no_wakeup_either, 120)
 {
+	struct pingpong pp = { .cpu = { -1, -1 }, .spin_us = { -1, -1 }, .rounds = cycles / 10 };
 	struct quitters *shm = shared(sizeof(*shm));
 	pid_t pid[2];
 
 	ASSERT_NE(NULL, shm);
 	for (int i = 0; i < 2; i++)
 		pid[i] = child(quitter, shm);
-	pingpong(_metadata, -1, -1, cycles / 10);
+	pingpong(_metadata, pp);
 	atomic_store(&shm->stop, 1);
 	for (int i = 0; i < 2; i++)
 		EXPECT_EQ(0, child_end(pid[i]));
@@ -682,6 +703,63 @@ TEST_F(wait, an_interrupt_from_another_thread_ends_all_waits_until_resumed)
 	}
 }
 
+struct resumer {
+	struct shmk *s;
+	struct shmk_queue *q;
+	atomic_int turn, resumed, tid;
+	int ret;
+};
+
+static void *resume_in_turn(void *arg)
+{
+	struct resumer *r = arg;
+
+	for (int i = 1; i <= 500; i++) {
+		while (atomic_load(&r->turn) < i)
+			cpu_relax();
+		shmk_resume(r->s);
+		atomic_store(&r->resumed, i);
+	}
+	return NULL;
+}
+
+static void *sleep_in_turn(void *arg)
+{
+	struct resumer *r = arg;
+	uint64_t value;
+
+	atomic_store(&r->tid, gettid());
+	r->ret = get(r->q, &value, watchdog());
+	return NULL;
+}
+
+/* If the flag won, the sleeper is awake; if the resume won, the next interrupt wakes it. */
+TEST_F_TIMEOUT(wait, interrupt_and_resume_at_once_leave_no_sleeper_behind, 120)
+{
+	struct resumer r = { .s = self->s, .q = self->q };
+	pthread_t sleeper, resumer;
+
+	ASSERT_EQ(0, pthread_create(&resumer, NULL, resume_in_turn, &r));
+	for (int i = 1; i <= 500; i++) {
+		atomic_store(&r.tid, 0);
+		ASSERT_EQ(0, pthread_create(&sleeper, NULL, sleep_in_turn, &r));
+		while (!atomic_load(&r.tid))
+			sched_yield();
+		until_asleep(atomic_load(&r.tid));
+		atomic_store(&r.turn, i);
+		busy(i % 100);
+		shmk_interrupt(self->s);
+		while (atomic_load(&r.resumed) < i)
+			sched_yield();
+		if (!atomic_load(&self->s->interrupted))
+			shmk_interrupt(self->s);
+		pthread_join(sleeper, NULL);
+		ASSERT_EQ(-EINTR, r.ret) TH_LOG("in turn %d", i);
+		shmk_resume(self->s);
+	}
+	pthread_join(resumer, NULL);
+}
+
 static void *toggle(void *arg)
 {
 	for (int i = 0; i < 20000; i++) {
@@ -691,7 +769,7 @@ static void *toggle(void *arg)
 	return NULL;
 }
 
-TEST_F(wait, interrupts_and_resumes_at_once_leave_one_of_both)
+TEST_F(wait, many_interrupts_and_resumes_leave_a_clean_state)
 {
 	struct shmk_queue_stats before, after;
 	pthread_t thread[2];
