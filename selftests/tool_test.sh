@@ -566,6 +566,7 @@ readme_quotes_the_example() {
 
 if [ "$one" ]; then
 	cd "$dir" || exit 1
+	echo $$ > pgid
 	$one
 	exit
 fi
@@ -580,8 +581,10 @@ for t in $tests; do
 	dir=$top/$n
 	pool=$scheme:tool.$$.$n
 	mkdir "$dir"
-	timeout -s KILL 60 sh "$self" --one "$t" "$dir" "$pool" > "$dir/log" 2>&1 < /dev/null
+	timeout -s KILL 60 setsid sh "$self" --one "$t" "$dir" "$pool" > "$dir/log" 2>&1 < /dev/null
 	status=$?
+	# Whatever a test has started ends with it.
+	kill -KILL "-$(cat "$dir/pgid")" 2> /dev/null
 	if [ -e "$dir/skip" ]; then
 		echo "ok $n $t # SKIP $(cat "$dir/skip")"
 	elif [ $status = 0 ]; then

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
 /*
- * death.c - a process is killed while it holds memory; what comes back, and
- * how another one hears of it.
+ * death.c - a process is killed while it holds memory; another one hears of it.
  */
 #include <poll.h>
 #include <signal.h>
@@ -36,12 +35,10 @@ int main(int argc, char **argv)
 	struct shmk_pool_stat st;
 	struct pollfd p;
 	struct shmk *s;
-	pid_t child;
 
 	if (shmk_attach(uri, &opts, &s) < 0)	/* events begin here */
 		return 1;
-	child = fork();
-	if (child == 0) {
+	if (fork() == 0) {
 		shmk_detach(s);		/* in a child this only forgets: the peer is the parent */
 		return victim(uri);
 	}
@@ -55,7 +52,7 @@ int main(int argc, char **argv)
 		printf(" of signal %d", ev.code);
 	printf(": %llu blocks came back in %llu us; in use: %llu\n", (unsigned long long)ev.blocks,
 	       (unsigned long long)ev.took_ns / 1000, (unsigned long long)st.blocks_used);
-	waitpid(child, NULL, 0);
+	wait(NULL);
 	shmk_detach(s);
 	return st.blocks_used != 0;
 }
