@@ -56,7 +56,7 @@
  *   pids, uids			of events are as the peer itself saw them, if it lived
  *				in another namespace.
  *   watchers			of shmk_event_fd() are inotify instances, by default
- *				128 per user (-EMFILE).
+ *				128 per user; the next one is a timer of 100 ms.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -68,6 +68,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "local.h"
@@ -194,7 +195,7 @@ static int reap(struct shmk *s, bool forced);
 struct stream {
 	pthread_mutex_t	mutex;		/* all of it */
 	__u64		next;
-	int		inotify;	/* -1: nobody asked for an fd yet */
+	int		fd;		/* -1: nobody asked for it yet */
 };
 
 static int events_open(struct shmk *s, void **stream)
@@ -205,7 +206,7 @@ static int events_open(struct shmk *s, void **stream)
 		return -ENOMEM;
 	pthread_mutex_init(&st->mutex, NULL);
 	st->next = smp_load_acquire(&local_of(s)->extra->nr_events);
-	st->inotify = -1;
+	st->fd = -1;
 	*stream = st;
 	return 0;
 }
@@ -215,8 +216,8 @@ static void events_close(struct shmk *s, void *stream)
 	struct stream *st = stream;
 
 	(void)s;
-	if (st->inotify >= 0)
-		close(st->inotify);
+	if (st->fd >= 0)
+		close(st->fd);
 	free(st);
 }
 
@@ -225,6 +226,21 @@ static bool events_pending(const struct local *l, const struct stream *st)
 	return smp_load_acquire(&l->extra->nr_events) != st->next;
 }
 
+/* Readable in each slice, so its reader looks often enough. */
+static int events_timer(void)
+{
+	const struct itimerspec slice = {
+		.it_interval.tv_nsec = SLICE_NS, .it_value.tv_nsec = SLICE_NS,
+	};
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+	if (fd < 0)
+		return -errno;
+	timerfd_settime(fd, 0, &slice, NULL);
+	return fd;
+}
+
+/* Instances of inotify are few. */
 static int events_watch(const struct local *l)
 {
 	char path[PATH_MAX];
@@ -233,11 +249,11 @@ static int events_watch(const struct local *l)
 	snprintf(path, sizeof(path), "%s/%s/events", base_path(), l->dir_name);
 	fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (fd < 0)
-		return -errno;
+		return events_timer();
 	if (inotify_add_watch(fd, path, IN_MODIFY) < 0) {
 		ret = -errno;
 		close(fd);
-		return ret;
+		return ret == -ENOSPC ? events_timer() : ret;
 	}
 	return fd;
 }
@@ -249,10 +265,10 @@ static int events_fd(struct shmk *s, void *stream)
 	int fd;
 
 	pthread_mutex_lock(&st->mutex);
-	fd = st->inotify;
+	fd = st->fd;
 	if (fd < 0) {
 		fd = events_watch(l);
-		st->inotify = fd < 0 ? -1 : fd;
+		st->fd = fd < 0 ? -1 : fd;
 		if (fd >= 0 && events_pending(l, st))
 			kick(l);
 	}
@@ -292,7 +308,7 @@ static void events_drain(const struct stream *st)
 {
 	char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
 
-	while (st->inotify >= 0 && read(st->inotify, buf, sizeof(buf)) > 0)
+	while (st->fd >= 0 && read(st->fd, buf, sizeof(buf)) > 0)
 		;
 }
 

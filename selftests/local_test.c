@@ -8,7 +8,7 @@
  * SHMK_TEST_SEED repeats it, SHMK_TEST_KILLS says how many). An emulated guest
  * is slow: SHMK_TEST_EVERY=7 kills at every seventh call only.
  */
-#include <dlfcn.h>
+#include <sched.h>
 #include <sys/inotify.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -444,6 +444,39 @@ TEST_F(local, a_bell_rings_even_when_no_file_may_be_opened)
 		EXPECT_TRUE(readable(fd[i]));
 		close(fd[i]);
 	}
+	shmk_detach(t);
+	shmk_detach(s);
+}
+
+/* In a user namespace that may have none: the machine's are not ours to use up. */
+TEST_F(local, events_are_told_without_inotify)
+{
+	int limit, fd, ret;
+	struct shmk_event e;
+	struct pollfd p;
+	struct shmk *s, *t;
+
+	if (unshare(CLONE_NEWUSER))
+		SKIP(return, "no user namespaces");
+	limit = open("/proc/sys/user/max_inotify_instances", O_WRONLY);
+	if (limit < 0 || write(limit, "0", 1) != 1)
+		SKIP(return, "no limit on inotify instances");
+	close(limit);
+	EXPECT_EQ(-1, inotify_init1(0));
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	fd = shmk_event_fd(s);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-EAGAIN, shmk_event_next(s, &e));
+	ASSERT_EQ(0, shmk_attach(self->uri, NULL, &t));
+	p = (struct pollfd) { .fd = fd, .events = POLLIN };
+	EXPECT_EQ(1, poll(&p, 1, WATCHDOG_MS));
+	ASSERT_EQ(0, shmk_event_next(s, &e));
+	EXPECT_EQ(SHMK_EV_ATTACHED, e.type);
+	ret = shmk_event_next(s, &e);
+	EXPECT_EQ(-EAGAIN, ret);
+	EXPECT_EQ(0, poll(&p, 1, 0));
+	EXPECT_EQ(0, shmk_wait_peers(s, 2, watchdog()));
+	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 3, now_ns() + 1000000));
 	shmk_detach(t);
 	shmk_detach(s);
 }
