@@ -68,6 +68,7 @@ struct run {
 	struct shmk_queue *back;
 	bool back_tried;
 	struct file *files;
+	uint32_t turn;		/* all files before this one are finished */
 	int64_t last;		/* index of the last file, -1: not known yet */
 	bool finished;
 	bool sender_gone, sender_died;
@@ -133,16 +134,7 @@ static bool has_turn(const struct receiver *r, const struct run *run, const stru
 		first = first->next;
 	if (first != run)
 		return false;
-	/* Its predecessors of the run must be known, and be finished. */
-	for (uint32_t i = 0; i < f->index; i++) {
-		const struct file *p = run->files;
-
-		while (p && p->index < i)
-			p = p->next;
-		if (!p || p->index != i || !p->finished)
-			return false;
-	}
-	return true;
+	return f->index == run->turn;
 }
 
 static int keep_early(struct receiver *r, struct file *f, const struct stream_head *h)
@@ -426,12 +418,10 @@ static int finish_file(struct receiver *r, struct run *run, struct file *f)
 
 static void see_run_end(struct receiver *r, struct run *run)
 {
-	uint32_t files = 0;
-
 	for (struct file *f = run->files; f; f = f->next)
-		if (f->finished)
-			files++;
-	if (run->finished || run->last < 0 || files != run->last + 1)
+		if (f->finished && f->index == run->turn)
+			run->turn++;
+	if (run->finished || run->last < 0 || run->turn != run->last + 1)
 		return;
 	run->finished = true;
 	r->finished_runs++;
@@ -453,12 +443,12 @@ static int finish_all(struct receiver *r)
 				status = r->dir ? EXIT_OK : write_early(r, f);
 				if (!status && complete(f) && !f->early) {
 					status = finish_file(r, run, f);
+					see_run_end(r, run);
 					again = true;
 				}
 				if (status)
 					return status;
 			}
-			see_run_end(r, run);
 		}
 	}
 	return EXIT_OK;
