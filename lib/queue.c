@@ -133,13 +133,18 @@ static inline void look_at(struct shmk_queue *q, struct look *l)
 	l->lap = shmk_lap(&q->rv, l->pos);
 }
 
+static inline void look_from(struct shmk_queue *q, struct look *l, __u64 pos)
+{
+	l->pos = pos;
+	l->left = 64 + (4U << q->rv.capacity_shift);
+	look_at(q, l);
+}
+
 static inline void look_begin(struct shmk_queue *q, struct look *l, __u64 *hint)
 {
 	l->start = READ_ONCE(*hint) & ((1ULL << (32 + q->rv.capacity_shift)) - 1);
-	l->pos = l->start;
 	l->hint = hint;
-	l->left = 64 + (4U << q->rv.capacity_shift);
-	look_at(q, l);
+	look_from(q, l, l->start);
 }
 
 /*
@@ -510,9 +515,13 @@ int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 
 /* ----------------------------------------------------------- receiving -- */
 
+/*
+ * By this lap or, if P was read long ago, a later one: T must never go back, or
+ * a message is taken twice.
+ */
 static bool slot_taken(const struct look *l, __u64 t)
 {
-	return (t & SHMK_TAKEN) && SHMK_P_LAP(t) == l->lap;
+	return (t & SHMK_TAKEN) && (__s32)(SHMK_P_LAP(t) - l->lap) >= 0;
 }
 
 static bool block_valid(struct shmk *s, uint32_t block)
@@ -592,8 +601,7 @@ again:
 		if (slot_taken(l, t))
 			continue;
 		if (hole && hole_filled(q, done, l)) {
-			l->pos = done;
-			look_at(q, l);
+			look_from(q, l, done);
 			goto again;
 		}
 		if (room != SIZE_MAX && message_len(s, *p) > room) {
