@@ -78,14 +78,15 @@ counter_is() {
 	exit 1
 }
 peers() { shmk wait "$pool" --peers "$1" --timeout 20s --wait || exit 1; }
+have_parser() { command -v jq > /dev/null || command -v python3 > /dev/null; }
+# valid, as far as there is anything here that can tell
 json_ok() {
+	have_parser || return 0
 	if command -v jq > /dev/null; then
-		jq . < "$1" > /dev/null || exit 1
-	elif command -v python3 > /dev/null; then
-		python3 -m json.tool < "$1" > /dev/null || exit 1
+		jq . < "$1" > /dev/null
 	else
-		skip "neither jq nor python3"
-	fi
+		python3 -m json.tool < "$1" > /dev/null
+	fi || { echo "not JSON: $(cat "$1")"; exit 1; }
 }
 as_user() { su -s /bin/sh user -c "$1"; }
 
@@ -195,6 +196,7 @@ json_is_valid_and_has_its_fields() {
 	done
 	grep -F -q '"comm": "a\"b\\c"' out || { grep comm out; exit 1; }
 	grep -q "\"pid\": $r," out || { grep pid out; exit 1; }
+	have_parser || skip "the fields are there, but neither jq nor python3 to tell whether it is valid"
 }
 lists_name_the_pool() {
 	make_pool 1M
@@ -542,10 +544,10 @@ the_pool_option_does_as_well() {
 }
 far_more_than_the_pool_passes() {
 	make_pool 1M
-	head -c 100000000 /dev/zero | shmk send "$pool/q" --create --ack 2> s.err & s=$!
+	head -c 30000000 /dev/zero | shmk send "$pool/q" --create --ack 2> s.err & s=$!
 	n=$(shmk recv "$pool/q" --create 2> r.err | wc -c)
 	ends 0 $s
-	[ "$n" = 100000000 ]
+	[ "$n" = 30000000 ]
 }
 examples_run() {
 	command -v pair > /dev/null || skip "examples are not in PATH"
@@ -581,7 +583,7 @@ for t in $tests; do
 	dir=$top/$n
 	pool=$scheme:tool.$$.$n
 	mkdir "$dir"
-	timeout -s KILL 60 setsid sh "$self" --one "$t" "$dir" "$pool" > "$dir/log" 2>&1 < /dev/null
+	timeout -s KILL 120 setsid sh "$self" --one "$t" "$dir" "$pool" > "$dir/log" 2>&1 < /dev/null
 	status=$?
 	# Whatever a test has started ends with it.
 	kill -KILL "-$(cat "$dir/pgid")" 2> /dev/null
