@@ -146,6 +146,25 @@ TEST_F(pool, a_pool_goes_with_its_last_peer)
 	EXPECT_EQ(-ENOENT, shmk_attach(self->uri, NULL, &a));
 }
 
+TEST_F(pool, the_module_has_no_name_in_any_file_system)
+{
+	static const char *const places[] = { "/dev", "/dev/shm", "/tmp", "/run" };
+	struct shmk_queue_opts queue = { .flags = SHMK_QUEUE_CREATE };
+	int was[4];
+	struct shmk_queue *q;
+	struct shmk *s;
+
+	if (!on_module())
+		SKIP(return, "the local backend has files");
+	for (int i = 0; i < 4; i++)
+		was[i] = dir_entries(places[i]);
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	ASSERT_EQ(0, shmk_queue_open(s, "q", &queue, SHMK_TRY, &q));
+	for (int i = 0; i < 4; i++)
+		EXPECT_EQ(was[i], dir_entries(places[i]));
+	shmk_detach(s);
+}
+
 TEST_F(pool, its_size_is_exact_and_told)
 {
 	struct shmk_pool_stat stat;
