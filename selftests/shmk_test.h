@@ -12,6 +12,8 @@
 #define SHMK_TEST_H
 
 #include <dirent.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -457,6 +459,42 @@ static inline int test_child_run(int (*fn)(int sock, void *arg), void *arg)
 	if (status < 0)
 		return status;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1000 - WTERMSIG(status);
+}
+
+/* ---- becoming somebody else ---- */
+
+struct test_who {
+	const char *name;
+	uid_t ruid, euid;
+	gid_t gid;
+	gid_t extra;		/* supplementary group, 0: none */
+	uint64_t caps;		/* effective capabilities */
+};
+
+#define CAP(name)	(1ULL << CAP_##name)
+
+static inline int test_set_caps(uint64_t caps)
+{
+	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2] = {
+		{ (uint32_t)caps, (uint32_t)caps, 0 },
+		{ caps >> 32, caps >> 32, 0 },
+	};
+
+	return syscall(SYS_capset, &head, data);
+}
+
+/* In a child. The parent's death still ends it. */
+static inline void test_become(const struct test_who *w)
+{
+	CHILD_CHECK(!setgroups(w->extra ? 1 : 0, &w->extra));
+	CHILD_CHECK(!setresgid(w->gid, w->gid, w->gid));
+	CHILD_CHECK(!prctl(PR_SET_KEEPCAPS, 1));
+	CHILD_CHECK(!setresuid(w->ruid, w->euid, w->euid));
+	CHILD_CHECK(!test_set_caps(w->caps));
+	CHILD_CHECK(geteuid() == w->euid && getuid() == w->ruid);
+	/* Changing ids has cleared it. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
 #endif
