@@ -71,6 +71,7 @@
 #define NS_PER_S	1000000000LL
 
 #define SPIN_ADAPTED_NS	(50 * NS_PER_US)
+#define SPIN_MAX_NS	(4 * NS_PER_S)
 #define SPIN_FIRST	64	/* looks before the clock is read; a few us */
 #define SPIN_PENALTY	127
 #define NO_ENTRY_NS	NS_PER_MS
@@ -325,8 +326,8 @@ static void spin_init(struct shmk *s)
 	if (s->spin_us < 0 || one_cpu())
 		s->spin_max_ns = 0;
 	else if (s->spin_us)
-		s->spin_max_ns = s->spin_us < NS_PER_S / NS_PER_US ?
-				 s->spin_us * NS_PER_US : NS_PER_S;
+		s->spin_max_ns = s->spin_us < SPIN_MAX_NS / NS_PER_US ?
+				 s->spin_us * NS_PER_US : SPIN_MAX_NS;
 }
 
 /* ----------------------------------------------------------- sleeping -- */

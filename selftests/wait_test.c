@@ -1120,13 +1120,15 @@ static void count_call(struct counts *c, bool *on, const struct __ptrace_syscall
 }
 
 /*
- * Counts what the child calls between MARK_ON and MARK_OFF. When it goes to
- * sleep there, @wake is called once it does. Returns how it ended.
+ * Counts what the child calls between MARK_ON and MARK_OFF. @begin is called
+ * at MARK_ON, @wake when the child has gone to sleep after it. Returns how it
+ * ended.
  */
-static int trace(pid_t pid, struct counts *c, void (*wake)(void *arg), void *arg)
+static int trace(pid_t pid, struct counts *c, void (*begin)(void *arg),
+		 void (*wake)(void *arg), void *arg)
 {
 	struct __ptrace_syscall_info info;
-	bool on = false, entry;
+	bool on = false, was, entry;
 	int status;
 
 	memset(c, 0, sizeof(*c));
@@ -1134,6 +1136,7 @@ static int trace(pid_t pid, struct counts *c, void (*wake)(void *arg), void *arg
 		if (WIFEXITED(status) || WIFSIGNALED(status))
 			break;
 		entry = false;
+		was = on;
 		if (WSTOPSIG(status) == (SIGTRAP | 0x80) &&
 		    ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info) > 0)
 			entry = info.op == PTRACE_SYSCALL_INFO_ENTRY;
@@ -1142,6 +1145,8 @@ static int trace(pid_t pid, struct counts *c, void (*wake)(void *arg), void *arg
 		else if (WSTOPSIG(status) == SIGSTOP)
 			ptrace(PTRACE_SETOPTIONS, pid, 0,
 			       PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+		if (begin && on && !was)
+			begin(arg);
 		ptrace(PTRACE_SYSCALL, pid, 0, 0);
 		if (entry && on && wake && (info.entry.nr == __NR_ppoll ||
 					    info.entry.nr == __NR_io_uring_enter)) {
@@ -1171,7 +1176,7 @@ static void log_counts(struct __test_metadata *_metadata, const char *who,
 	       who, c->total, messages, list, c->clock);
 }
 
-#define COUNTED 200
+#define COUNTED 100
 
 static void counted_receiver(void *arg)
 {
@@ -1201,7 +1206,7 @@ TEST_F(wait, a_sleep_is_one_system_call)
 	pid_t pid = child(counted_receiver, NULL);
 	struct counts c;
 
-	ASSERT_EQ(0, trace(pid, &c, send_value, self->q));
+	ASSERT_EQ(0, trace(pid, &c, NULL, send_value, self->q));
 	log_counts(_metadata, "receiver", &c, COUNTED);
 	EXPECT_EQ(COUNTED, c.nr[__NR_ppoll] + c.nr[__NR_io_uring_enter]);
 	/* The local backend reads the pipe empty before. */
@@ -1211,21 +1216,24 @@ TEST_F(wait, a_sleep_is_one_system_call)
 
 static void counted_sender(void *arg)
 {
-	pid_t *receiver = arg;
 	struct shmk *s = join();
 	struct shmk_queue *q = queue(s, "q", 4);
 
 	/* The first bell opens what it rings with. */
-	until_asleep(*receiver);
+	until_asleep(*(pid_t *)arg);
 	CHECK(!put(q, 1, SHMK_TRY));
 	traced();
 	for (int i = 1; i < COUNTED; i++) {
-		until_asleep(*receiver);
 		mark(MARK_ON);
 		CHECK(!put(q, 1, SHMK_TRY));
 		mark(MARK_OFF);
 	}
 	shmk_detach(s);
+}
+
+static void receiver_asleep(void *arg)
+{
+	until_asleep(*(pid_t *)arg);
 }
 
 static void receive_counted(void *arg)
@@ -1246,31 +1254,41 @@ TEST_F(wait, waking_a_sleeper_is_one_system_call)
 	struct counts c;
 
 	sender = child(counted_sender, &receiver);
-	ASSERT_EQ(0, trace(sender, &c, NULL, NULL));
+	ASSERT_EQ(0, trace(sender, &c, receiver_asleep, NULL, &receiver));
 	log_counts(_metadata, "sender", &c, COUNTED - 1);
 	EXPECT_EQ(COUNTED - 1, c.total);
 	EXPECT_EQ(0, child_end(receiver));
 }
 
-#define AWAKE 5000
+/* The longest spin there is, so that neither sleeps because the other was kept off its CPU. */
+#define AWAKE_SPIN_US	4000000
+#define AWAKE		2000
 
-static void awake_side(int me)
+static void awake_rounds(struct shmk_queue *in, struct shmk_queue *out, int me, int rounds)
 {
-	struct shmk *s = join_spinning(1000000, 0);
-	struct shmk_queue *in = queue(s, me ? "ping" : "pong", 4);
-	struct shmk_queue *out = queue(s, me ? "pong" : "ping", 4);
 	uint64_t value;
 
-	if (!me)
-		traced();
-	mark(MARK_ON);
-	for (int i = 0; i < AWAKE; i++) {
+	for (int i = 0; i < rounds; i++) {
 		if (!me)
 			CHECK(!put(out, i, watchdog()));
 		CHECK(!get(in, &value, watchdog()));
 		if (me)
 			CHECK(!put(out, i, watchdog()));
 	}
+}
+
+/* The first rounds wait for the other to be there. */
+static void awake_side(int me)
+{
+	struct shmk *s = join_spinning(AWAKE_SPIN_US, 0);
+	struct shmk_queue *in = queue(s, me ? "ping" : "pong", 4);
+	struct shmk_queue *out = queue(s, me ? "pong" : "ping", 4);
+
+	if (!me)
+		traced();
+	awake_rounds(in, out, me, 10);
+	mark(MARK_ON);
+	awake_rounds(in, out, me, AWAKE);
 	mark(MARK_OFF);
 	shmk_detach(s);
 }
@@ -1296,7 +1314,7 @@ TEST_F(wait, two_that_are_awake_need_no_system_call)
 		SKIP(return, "one CPU: the other is never awake");
 	partner = child(awake_partner, NULL);
 	pid = child(awake_counted, NULL);
-	ASSERT_EQ(0, trace(pid, &c, NULL, NULL));
+	ASSERT_EQ(0, trace(pid, &c, NULL, NULL, NULL));
 	EXPECT_EQ(0, child_end(partner));
 	log_counts(_metadata, "both awake", &c, 2 * AWAKE);
 	EXPECT_EQ(0, c.total);
