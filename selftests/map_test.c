@@ -517,7 +517,12 @@ TEST_F(map, a_child_made_with_DOFORK_gets_SIGBUS)
 
 	ASSERT_NE(MAP_FAILED, p);
 	memset(p, 1, POOL_BYTES);
-	ASSERT_EQ(0, madvise(p, POOL_BYTES, MADV_DOFORK));
+	if (madvise(p, POOL_BYTES, MADV_DOFORK)) {
+		/* Newer kernels refuse it themselves. */
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(SIGSEGV, child_load(p));
+		return;
+	}
 	EXPECT_EQ(SIGBUS, child_load(p));
 	ASSERT_EQ(0, madvise(p, POOL_BYTES, MADV_KEEPONFORK));
 	EXPECT_EQ(SIGBUS, child_load(p));
