@@ -312,7 +312,7 @@ static bool message_at(const struct shmk_slot *slot, __u64 p)
 {
 	__u64 t = READ_ONCE(slot->t);
 
-	return !((t & SHMK_TAKEN) && SHMK_P_LAP(t) == SHMK_P_LAP(p));
+	return !((t & SHMK_TAKEN) && (__s32)(SHMK_P_LAP(t) - SHMK_P_LAP(p)) >= 0);
 }
 
 static bool recv_ready(const struct shmk_ring_view *rv)
@@ -437,6 +437,8 @@ static void span_release(const struct shmk_view *view, __u32 index, __u64 word)
  * A run that was being put together or given back: tails first, the head last.
  * What is not ours gets its hint all the same, the dead one may just have
  * cleared it. A wrong hint costs a look.
+ *
+ * Only GATHER in the head's word keeps thieves away meanwhile.
  */
 void shmk_span_scatter(const struct shmk_view *view, __u32 peer,
 		       const struct shmk_entry *entry)
@@ -449,7 +451,7 @@ void shmk_span_scatter(const struct shmk_view *view, __u32 peer,
 	if (!span_entry(view, entry, &e))
 		return;
 	head = READ_ONCE(e.span->word);
-	mine = owned_by(head, e.gen, peer) && SHMK_SPAN_KIND(head) != SHMK_SPAN_CUT;
+	mine = owned_by(head, e.gen, peer) && SHMK_SPAN_KIND(head) == SHMK_SPAN_GATHER;
 	for (i = 1; i < e.nr; i++) {
 		tail = READ_ONCE(e.span[i].word);
 		if (mine && SHMK_SPAN_KIND(tail) == SHMK_SPAN_TAIL &&
@@ -462,6 +464,22 @@ void shmk_span_scatter(const struct shmk_view *view, __u32 peer,
 		span_release(view, e.index, head);
 	else
 		shmk_map_clear(view->taken_map, e.index);
+}
+
+/* The run was complete, and its owner died before the ledger said so: a span like any other. */
+static void settle_gather(const struct shmk_view *view, __u32 peer,
+			  struct shmk_entry *entry)
+{
+	struct span_entry e;
+	__u64 head;
+
+	if (!span_entry(view, entry, &e))
+		return;
+	head = READ_ONCE(e.span->word);
+	if (owned_by(head, e.gen, peer) && SHMK_SPAN_KIND(head) == SHMK_SPAN_RUN)
+		WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_SPAN, e.index, e.gen));
+	else
+		shmk_span_scatter(view, peer, entry);
 }
 
 /* A thief that had not got the span gives up; one that had becomes a plain owner. */
@@ -604,7 +622,7 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 		settle_claiming(peer, &rv, entry);
 		break;
 	case SHMK_OP_GATHER:
-		shmk_span_scatter(view, peer, entry);
+		settle_gather(view, peer, entry);
 		break;
 	case SHMK_OP_SEIZING:
 		settle_seizing(view, peer, entry);

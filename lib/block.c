@@ -341,10 +341,8 @@ static bool span_claim(struct shmk *s, uint32_t index, uint32_t class, uint32_t 
 	mine = SHMK_SPAN_KIND(word) == SHMK_SPAN_FREE &&
 	       cas(&span->word, word,
 		   SHMK_SPAN_WORD(gen, s->self, 0, class, SHMK_SPAN_CUT));
-	if (mine)
-		shmk_map_set(s->view.taken_map, index);
-	else
-		taken_hint_set(s, index);
+	/* Even of our own: a thief may have got it and given it back by now. */
+	taken_hint_set(s, index);
 	return mine;
 }
 
@@ -390,11 +388,12 @@ static bool run_claim(struct shmk *s, uint32_t first, uint32_t nr, uint32_t entr
 			return false;
 		}
 	}
+	/* Before it can be stolen: a hint set later could hide what is free again. */
+	for (i = 0; i < nr; i++)
+		shmk_map_set(s->view.taken_map, first + i);
 	WRITE_ONCE(span->nr_spans, nr);
 	cas(&span->word, head, SHMK_SPAN_WORD(gen, s->self, 0, 0, SHMK_SPAN_RUN));
 	entry_what(s, entry, SHMK_WHAT(SHMK_OP_SPAN, first, gen));
-	for (i = 0; i < nr; i++)
-		shmk_map_set(s->view.taken_map, first + i);
 	return true;
 }
 
@@ -564,39 +563,64 @@ static bool blocks_free(struct shmk *s, uint32_t index, __u64 word)
 }
 
 /*
+ * A span that came to be mine with all it has: what is free is used, or, when
+ * that is all of it, given back. A thief may be at it already, so it is kept
+ * on the books until its word says FREE. *entry becomes the span's.
+ */
+static bool span_got(struct shmk *s, uint32_t index, uint32_t nr, __u64 mine,
+		     uint32_t *entry)
+{
+	struct own_span *sp = span_new(s, index, *entry, nr, mine);
+
+	if (!sp) {
+		shmk_settle_span(&s->view, s->self, entry_at(s, *entry));
+		return false;
+	}
+	*entry = UINT32_MAX;
+	if (span_begin(s, sp) && span_empty(sp))
+		span_give_back(s, sp);
+	return true;
+}
+
+/*
  * Takes an empty span from its living owner and gives it to the pool. The
  * entry goes SEIZING(gen) -> SPAN(gen + 1) -> GATHER(gen + 1).
  */
-static bool span_seize(struct shmk *s, uint32_t index, __u64 word, uint32_t entry)
+static bool span_seize(struct shmk *s, uint32_t index, __u64 word, uint32_t *entry)
 {
 	struct shmk_span *span = shared(s, index);
 	uint32_t gen = SHMK_SPAN_GEN(word), next = (gen + 1) & 0xffff;
+	uint32_t nr = run_length(s, index, word);
+	__u64 mine = SHMK_SPAN_WORD(next, s->self, 0, SHMK_SPAN_CLASS(word),
+				    SHMK_SPAN_KIND(word));
 	__u64 now;
 
 	if (SHMK_SPAN_THIEF(word) || !blocks_free(s, index, word))
 		return false;
-	entry_set(s, entry, SHMK_WHAT(SHMK_OP_SEIZING, index, gen),
-		  SHMK_WHERE(0, run_length(s, index, word)));
+	entry_set(s, *entry, SHMK_WHAT(SHMK_OP_SEIZING, index, gen), SHMK_WHERE(0, nr));
 	now = word | (__u64)s->self << 16;
 	if (!cas(&span->word, word, now))
 		return false;
 	if (!blocks_lock(s, index, word)) {
 		/* Just what a settler does for a thief that has not made it. */
-		shmk_settle_entry(&s->view, s->self, entry_at(s, entry),
+		shmk_settle_entry(&s->view, s->self, entry_at(s, *entry),
 				  &(struct shmk_settled){ 0 });
 		return false;
 	}
 	/* Nobody but the owner, by leaving, changes the word while I am its thief. */
-	while (!cas(&span->word, now,
-		    SHMK_SPAN_WORD(next, s->self, 0, SHMK_SPAN_CLASS(word),
-				   SHMK_SPAN_KIND(word)))) {
+	while (!cas(&span->word, now, mine)) {
 		now = READ_ONCE(span->word);
 		if (SHMK_SPAN_THIEF(now) != s->self)
 			return false;
 	}
-	entry_what(s, entry, SHMK_WHAT(SHMK_OP_SPAN, index, next));
-	shmk_span_unlock(&s->view, index, word, 1);
-	return span_release(s, index, next, entry);
+	entry_what(s, *entry, SHMK_WHAT(SHMK_OP_SPAN, index, next));
+	/*
+	 * Not after others can have begun to lock: the next thief looks first
+	 * whether all are FREE, and that is when this is over. (An orphan has
+	 * no locked blocks: its settler saw to that.)
+	 */
+	shmk_span_unlock(&s->view, index, mine, 1);
+	return span_got(s, index, nr, mine, entry);
 }
 
 /*
@@ -609,23 +633,13 @@ static bool span_adopt(struct shmk *s, uint32_t index, __u64 word, uint32_t *ent
 	uint32_t gen = (SHMK_SPAN_GEN(word) + 1) & 0xffff;
 	__u64 mine = SHMK_SPAN_WORD(gen, s->self, 0, SHMK_SPAN_CLASS(word),
 				    SHMK_SPAN_KIND(word));
-	struct own_span *sp;
 
 	if (SHMK_SPAN_THIEF(word))
 		return false;
 	entry_set(s, *entry, SHMK_WHAT(SHMK_OP_SPAN, index, gen), SHMK_WHERE(0, nr));
 	if (!cas(&shared(s, index)->word, word, mine))
 		return false;
-	sp = span_new(s, index, *entry, nr, mine);
-	if (!sp) {
-		shmk_settle_span(&s->view, s->self, entry_at(s, *entry));
-		return false;
-	}
-	*entry = UINT32_MAX;
-	shmk_span_unlock(&s->view, index, mine, 1);
-	if (span_begin(s, sp) && span_empty(sp))
-		span_give_back(s, sp);
-	return true;
+	return span_got(s, index, nr, mine, entry);
 }
 
 static bool reclaim_one(struct shmk *s, uint32_t index, uint32_t *entry)
@@ -650,7 +664,7 @@ static bool reclaim_one(struct shmk *s, uint32_t index, uint32_t *entry)
 	if (SHMK_SPAN_OWNER(word) == 0)
 		return span_adopt(s, index, word, entry);
 	if (SHMK_SPAN_OWNER(word) != s->self)
-		return span_seize(s, index, word, *entry);
+		return span_seize(s, index, word, entry);
 	if (!sp || !span_collect(s, sp) || !sp->nr_free)
 		return false;
 	if (span_empty(sp))

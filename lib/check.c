@@ -8,7 +8,7 @@
  *
  * A pool under work shows halves of moves between two reads. A violation
  * counts only if the same one, word for word, is found in CONFIRM walks in a
- * row. Private memory: one byte per block.
+ * row. Private memory: one byte per block, two per span.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -24,6 +24,7 @@
 struct walk {
 	struct shmk	*s;
 	uint8_t		*refs;		/* holders of each block, saturating */
+	uint16_t	*named;		/* by span: the last peer whose ledger names it, or 0 */
 	char		*report;
 	size_t		len;
 	bool		found;
@@ -106,6 +107,19 @@ static bool entry_holds(struct walk *w, __u64 what, __u64 where, uint32_t block)
 	}
 }
 
+/*
+ * A block may be ahead of the entry of who is just freeing it, for as long as he
+ * is stopped there, but never behind.
+ */
+static bool holds_the_future(struct walk *w, __u64 what, uint32_t block)
+{
+	__u64 word = READ_ONCE(w->s->view.blocks[block].word);
+	uint32_t op = SHMK_WHAT_OP(what);
+
+	return (op == SHMK_OP_HELD || op == SHMK_OP_GOT) &&
+	       (int32_t)(SHMK_WHAT_GEN(what) - SHMK_BLOCK_GEN(word)) > 0;
+}
+
 static void walk_taking(struct walk *w, uint32_t peer, __u64 where)
 {
 	struct shmk_slot *slot;
@@ -125,7 +139,10 @@ static void walk_entry(struct walk *w, uint32_t peer, uint32_t i, const struct s
 	__u64 where = READ_ONCE(e->where), what = READ_ONCE(e->what);
 	uint32_t op = SHMK_WHAT_OP(what), block = SHMK_WHAT_BLOCK(what);
 
-	if (op > SHMK_OP_GOT) {
+	if (op >= SHMK_OP_SPAN && op <= SHMK_OP_SEIZING) {
+		if (block < w->s->view.nr_spans && w->named[block] != peer)
+			w->named[block] = w->named[block] ? UINT16_MAX : (uint16_t)peer;
+	} else if (op > SHMK_OP_GOT) {
 		violation(w, "peer %u entry %u: no such operation %u (what %#llx)", peer, i, op,
 			  (unsigned long long)what);
 	} else if (op == SHMK_OP_TAKING) {
@@ -137,8 +154,7 @@ static void walk_entry(struct walk *w, uint32_t peer, uint32_t i, const struct s
 				  block);
 		else if (entry_holds(w, what, where, block))
 			ref(w, block);
-		else if ((op == SHMK_OP_HELD || op == SHMK_OP_GOT) && SHMK_WHAT_GEN(what) !=
-			 SHMK_BLOCK_GEN(READ_ONCE(w->s->view.blocks[block].word)))
+		else if (holds_the_future(w, what, block))
 			violation(w, "peer %u entry %u: holds block %u of generation %u, whose word is %#llx",
 				  peer, i, block, SHMK_WHAT_GEN(what),
 				  (unsigned long long)READ_ONCE(w->s->view.blocks[block].word));
@@ -317,8 +333,15 @@ static void walk_spans(struct walk *w)
 			walk_block(w, (index << SHMK_SPAN_UNITS_SHIFT) + unit,
 				   step && unit % step == 0 && unit + step <= SHMK_SPAN_UNITS,
 				   thief);
-		if (SHMK_SPAN_KIND(word) == SHMK_SPAN_FREE && map_has(v->taken_map, index))
+		/* Whoever is named there is just doing it, or stopped in the middle. */
+		if (SHMK_SPAN_KIND(word) == SHMK_SPAN_FREE && map_has(v->taken_map, index) &&
+		    !w->named[index])
 			violation(w, "span %u: free, but nobody would find it", index);
+		if ((SHMK_SPAN_KIND(word) == SHMK_SPAN_CUT || SHMK_SPAN_KIND(word) == SHMK_SPAN_RUN) &&
+		    SHMK_SPAN_OWNER(word) && w->named[index] != SHMK_SPAN_OWNER(word) &&
+		    w->named[index] != UINT16_MAX)
+			violation(w, "span %u: not in the ledger of its owner, peer %u", index,
+				  SHMK_SPAN_OWNER(word));
 		if (SHMK_SPAN_KIND(word) != SHMK_SPAN_FREE && !owned &&
 		    !map_has(v->stale_map, index) && READ_ONCE(v->spans[index].changed))
 			violation(w, "span %u: an orphan that nobody would look at", index);
@@ -334,36 +357,50 @@ static void pause_ms(long ms)
 	nanosleep(&ts, NULL);
 }
 
-static bool walk(struct shmk *s, uint8_t *refs, char *report, size_t len)
+static bool walk(struct walk *w)
 {
-	struct walk w = { .s = s, .refs = refs, .report = report, .len = len };
+	memset(w->refs, 0, nr_blocks(w));
+	memset(w->named, 0, w->s->view.nr_spans * sizeof(*w->named));
+	w->report[0] = '\0';
+	w->found = false;
+	walk_ledgers(w);
+	walk_queues(w);
+	walk_spans(w);
+	return w->found;
+}
 
-	memset(refs, 0, nr_blocks(&w));
-	report[0] = '\0';
-	walk_ledgers(&w);
-	walk_queues(&w);
-	walk_spans(&w);
-	return w.found;
+/* Whether the same violation was found often enough in a row; it is in @first. */
+static bool confirmed(struct walk *w, char *first, size_t len)
+{
+	int same = 0, walks;
+
+	first[0] = '\0';
+	for (walks = 0; walks < WALKS && same < CONFIRM; walks++) {
+		if (!walk(w))
+			return false;
+		same = strcmp(first, w->report) ? 0 : same + 1;
+		memcpy(first, w->report, len);
+		if (same)
+			pause_ms(same);
+	}
+	return same == CONFIRM;
 }
 
 int shmk_pool_check(struct shmk *s, char *report, size_t len)
 {
 	char first[256], again[256];
-	uint8_t *refs = malloc((size_t)s->view.nr_spans << SHMK_SPAN_UNITS_SHIFT);
-	int confirmed = 0, walks = 0;
+	struct walk w = { .s = s, .report = again, .len = sizeof(again) };
+	int ret = -ENOMEM;
 
-	if (!refs)
-		return -ENOMEM;
-	s->backend->reap(s);
-	first[0] = '\0';
-	while (confirmed < CONFIRM && walks++ < WALKS && walk(s, refs, again, sizeof(again))) {
-		confirmed = strcmp(first, again) ? 0 : confirmed + 1;
-		memcpy(first, again, sizeof(first));
-		if (confirmed)
-			pause_ms(confirmed);
+	w.refs = malloc(nr_blocks(&w));
+	w.named = malloc(s->view.nr_spans * sizeof(*w.named));
+	if (w.refs && w.named) {
+		s->backend->reap(s);
+		ret = confirmed(&w, first, sizeof(first)) ? -EUCLEAN : 0;
+		if (report && len)
+			snprintf(report, len, "%s", ret ? first : "");
 	}
-	free(refs);
-	if (report && len)
-		snprintf(report, len, "%s", confirmed < CONFIRM ? "" : first);
-	return confirmed < CONFIRM ? 0 : -EUCLEAN;
+	free(w.refs);
+	free(w.named);
+	return ret;
 }

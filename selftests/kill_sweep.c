@@ -9,6 +9,11 @@
  * held by a living peer, the queue usable in both directions, and nothing
  * left when all is freed. System calls are one step each.
  *
+ * kill_sweep pairs: two victims at once, at all combinations of a coarser grid;
+ * or the second one looks for the dead (and on the local backend settles the
+ * first) and is killed at that. kill_sweep stops: the victim is stopped, not
+ * killed, and the others have to go on.
+ *
  * Every operation says how many kill points it must cover at least; a sweep
  * that covers fewer fails, so that it cannot shrink unseen.
  *
@@ -25,7 +30,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,21 +42,14 @@
 #define MESSAGES	64		/* most of a round */
 
 static char uri[64];
+static uint32_t own_id = 100;	/* of the messages a victim makes; even ones are blocks */
 static long stride = 1;
 static bool full;
-
-/* What happened in the victim, as far as it got; shared with the survivor. */
-struct record {
-	uint32_t	held[MESSAGES];		/* ids of messages it surely held */
-	uint32_t	nr_held;
-	bool		finished;
-};
 
 struct round {
 	struct shmk	*s;		/* the survivor */
 	struct shmk_queue *q;
 	struct shmk_queue *sp;		/* one producer, one receiver */
-	struct record	*record;
 };
 
 /* The victim's side. */
@@ -205,8 +202,8 @@ static void prepare_warm(struct victim *v)
 
 static void prepare_one(struct victim *v)
 {
-	must("alloc", shmk_alloc(v->s, id_len(100), 0, &v->msg[0]));
-	put_id(&v->msg[0], 100);
+	must("alloc", shmk_alloc(v->s, id_len(own_id), 0, &v->msg[0]));
+	put_id(&v->msg[0], own_id);
 }
 
 static void prepare_batch(struct victim *v)
@@ -214,8 +211,8 @@ static void prepare_batch(struct victim *v)
 	unsigned int i;
 
 	for (i = 0; i < 3; i++) {
-		must("alloc", shmk_alloc(v->s, id_len(100 + 2 * i), 0, &v->msg[i]));
-		put_id(&v->msg[i], 100 + 2 * i);
+		must("alloc", shmk_alloc(v->s, id_len(own_id), 0, &v->msg[i]));
+		put_id(&v->msg[i], own_id + 2 * i);
 	}
 }
 
@@ -269,7 +266,7 @@ static void run_send_sp(struct victim *v)
 static void run_send_inline(struct victim *v)
 {
 	unsigned char small[16];
-	uint32_t id = 101;
+	uint32_t id = own_id + 1;
 
 	memset(small, (int)id, sizeof(small));
 	memcpy(small, &id, sizeof(id));
@@ -279,7 +276,7 @@ static void run_send_inline(struct victim *v)
 static void run_send_inline_sp(struct victim *v)
 {
 	unsigned char small[16];
-	uint32_t id = 101;
+	uint32_t id = own_id + 1;
 
 	memset(small, (int)id, sizeof(small));
 	memcpy(small, &id, sizeof(id));
@@ -363,6 +360,12 @@ static void run_detach(struct victim *v)
 	shmk_detach(v->s);
 }
 
+/* Looks for the dead: on the local backend it settles them. */
+static void run_settle(struct victim *v)
+{
+	v->s->backend->reap(v->s);
+}
+
 /* A sleep and its end, with nothing to come. */
 static void run_wait(struct victim *v)
 {
@@ -403,6 +406,7 @@ static const struct op ops[] = {
 	OP("queue_remove",	50, KEEPS, nothing, queue_extra, queue_remove),
 	OP("attach_detach",	200, KEEPS, nothing, nothing, attach),
 	OP("detach_holding",	100, KEEPS, some, batch, detach),
+	OP("settle",		0, KEEPS, nothing, nothing, settle),
 	OP("sleep_recv",	100, TAKES, nothing, nothing, wait),
 	OP("sleep_send",	100, KEEPS, full, one, wait_send),
 };
@@ -418,7 +422,7 @@ static void breakpoint(void)
 #endif
 }
 
-static void victim_main(const struct op *op, struct record *record)
+static void victim_main(const struct op *op)
 {
 	static struct victim v;
 	struct shmk_attach_opts opts = { .spin_us = -1 };
@@ -432,7 +436,6 @@ static void victim_main(const struct op *op, struct record *record)
 	breakpoint();
 	op->run(&v);
 	breakpoint();
-	record->finished = true;
 	_exit(0);
 }
 
@@ -458,7 +461,7 @@ static bool step(pid_t pid, long n)
 	return true;
 }
 
-static pid_t victim_start(const struct op *op, struct record *record)
+static pid_t victim_start(const struct op *op)
 {
 	pid_t pid = fork();
 	int status;
@@ -466,7 +469,7 @@ static pid_t victim_start(const struct op *op, struct record *record)
 	if (pid < 0)
 		die("fork", -errno);
 	if (!pid)
-		victim_main(op, record);
+		victim_main(op);
 	if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) {
 		ksft_print_msg("%s: victim did not get to its breakpoint: %#x\n", op->name,
 			       status);
@@ -640,17 +643,14 @@ static bool kill_after(const struct op *op, long n, bool *ok)
 	bool more;
 	pid_t pid;
 
-	r.record = mmap(NULL, sizeof(*r.record), PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	round_open(&r);
 	put = op->before(&r);
 	roles_drop(&r);
-	pid = victim_start(op, r.record);
+	pid = victim_start(op);
 	more = step(pid, n);
 	victim_kill(pid);
 	*ok = survivor(op, &r, put);
 	shmk_detach(r.s);
-	munmap(r.record, sizeof(*r.record));
 	return more;
 }
 
@@ -677,23 +677,295 @@ static void sweep(const struct op *op)
 				      op->name, points, n);
 }
 
-int main(void)
+static const struct op *op_find(const char *name)
 {
-	const char *backend = getenv("SHMK_TEST_BACKEND"), *only = getenv("SHMK_SWEEP_OP");
-	const char *every = getenv("SHMK_SWEEP_STRIDE");
-	size_t i, nr = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ops); i++)
+		if (!strcmp(ops[i].name, name))
+			return &ops[i];
+	die(name, -ENOENT);
+	return NULL;
+}
+
+/* --------------------------------------------------------------- pairs -- */
+
+#define GRID	9	/* points of each of the two, evenly over the operation */
+
+struct pair {
+	const char	*a, *b;
+	bool		b_settles;	/* a is dead before b goes on */
+};
+
+/* Two at one queue, or one that dies while it settles the other. */
+static const struct pair pairs[] = {
+	{ "send", "send", false },
+	{ "send", "recv", false },
+	{ "recv", "recv", false },
+	{ "send_inline", "recv_block_and_inline", false },
+	{ "recv", "send_full", false },
+	{ "forward", "recv_batch", false },
+	{ "alloc_new_span", "alloc_new_span", false },
+	{ "alloc_run", "alloc_seize", false },
+	{ "send", "settle", true },
+	{ "recv", "settle", true },
+	{ "forward", "settle", true },
+	{ "send_batch", "settle", true },
+	{ "alloc_seize", "settle", true },
+	{ "detach_holding", "settle", true },
+	{ "queue_create", "settle", true },
+};
+
+/* How many instructions an operation has, when it is alone. */
+static long op_length(const struct op *op)
+{
+	struct round r = { 0 };
+	long n = 0;
+	pid_t pid;
+
+	round_open(&r);
+	op->before(&r);
+	roles_drop(&r);
+	pid = victim_start(op);
+	while (step(pid, 1))
+		n++;
+	victim_kill(pid);
+	shmk_detach(r.s);
+	return n;
+}
+
+/* And how many settling @dead has, killed after @n instructions. */
+static long settle_length(const struct op *dead, long n)
+{
+	const struct op *op = op_find("settle");
+	struct round r = { 0 };
+	pid_t a, b;
+	long m = 0;
+
+	round_open(&r);
+	dead->before(&r);
+	roles_drop(&r);
+	a = victim_start(dead);
+	b = victim_start(op);
+	step(a, n);
+	victim_kill(a);
+	while (step(b, 1))
+		m++;
+	victim_kill(b);
+	shmk_detach(r.s);
+	return m;
+}
+
+/* Messages are put by the first one's "before"; either may lose some. */
+static bool kill_both(const struct pair *p, long n, long m)
+{
+	const struct op *a = op_find(p->a), *b = op_find(p->b);
+	struct op both = *a;
+	struct round r = { 0 };
+	unsigned int put;
+	pid_t pa, pb;
+	bool ok;
+
+	round_open(&r);
+	put = a->before(&r);
+	if (!put && !p->b_settles)
+		put = b->before(&r);
+	roles_drop(&r);
+	pa = victim_start(a);
+	own_id = 150;
+	pb = victim_start(b);
+	own_id = 100;
+	step(pa, n);
+	if (p->b_settles)
+		victim_kill(pa);
+	step(pb, m);
+	if (!p->b_settles)
+		victim_kill(pa);
+	victim_kill(pb);
+	if (b->does > both.does)
+		both.does = b->does;
+	/* A settler that dies takes what it had counted with it: local only. */
+	if (p->b_settles && both.does == TAKES)
+		both.does = EATS;
+	ok = survivor(&both, &r, put);
+	shmk_detach(r.s);
+	return ok;
+}
+
+static void pair_sweep(const struct pair *p)
+{
+	long la = op_length(op_find(p->a)), lb = p->b_settles ? 0 : op_length(op_find(p->b));
+	unsigned int i, j, points = 0;
+	bool ok = true;
+
+	for (i = 0; i < GRID && ok; i++) {
+		long n = (la * (i + 1) - 1) / GRID, m = 0;
+
+		if (p->b_settles)
+			lb = settle_length(op_find(p->a), n);
+		for (j = 0; j < GRID && ok; j++, points++) {
+			m = (lb * (j + 1) - 1) / GRID;
+			ok = kill_both(p, n, m);
+		}
+		if (!ok)
+			ksft_test_result_fail("%s and %s killed after %ld and %ld instructions: %s\n",
+					      p->a, p->b, n, m, why);
+	}
+	if (ok)
+		ksft_test_result_pass("%s %s %s # at %u pairs of points\n", p->a,
+				      p->b_settles ? "settled by a dying" : "and", p->b, points);
+}
+
+/* --------------------------------------------------------------- stops -- */
+
+/*
+ * How many messages the others get through a queue while one is stopped in
+ * the middle of an operation on it.
+ */
+static unsigned int flow(struct round *r, unsigned int most)
+{
+	struct shmk_msg msg;
+	unsigned int n = 0;
+	char c = 1;
+
+	for (; !shmk_recv(r->q, &msg, SHMK_TRY); n++)
+		shmk_free(&msg);
+	for (; n < most; n++) {
+		if (shmk_send_copy(r->q, &c, 1, SHMK_TRY) ||
+		    shmk_recv(r->q, &msg, SHMK_TRY))
+			break;
+		shmk_free(&msg);
+	}
+	return n;
+}
+
+static const char * const stops[] = {
+	"send", "send_inline", "send_batch", "send_full", "recv", "recv_batch", "recv_copy",
+	"forward", "sleep_recv", "sleep_send", "alloc_new_span", "free_foreign",
+};
+
+#define STOP_FLOW	(4 * CAPACITY)
+
+/*
+ * The others go on, for a lap of the ring at least (but for the slot that the
+ * stopped one has in its hands), and all is well when it goes on and ends.
+ */
+static bool stop_after(const struct op *op, long n, unsigned int *least, bool *more)
+{
+	struct round r = { 0 };
+	unsigned int got;
+	int status;
+	pid_t pid;
+	bool ok;
+
+	round_open(&r);
+	op->before(&r);
+	roles_drop(&r);
+	pid = victim_start(op);
+	*more = step(pid, n);
+	got = flow(&r, STOP_FLOW);
+	if (got < *least)
+		*least = got;
+	ok = got >= CAPACITY - 1 || fail("only %u messages pass", got);
+	if (*more)
+		while (step(pid, 1))
+			;
+	kill(pid, SIGCONT);
+	ptrace(PTRACE_DETACH, pid, NULL, NULL);
+	waitpid(pid, &status, 0);
+	flow(&r, 0);
+	ok = ok && wait_gone(&r) && check_pool(&r, "after the stopped one went on and left") &&
+	     refill(&r, r.q);
+	shmk_detach(r.s);
+	return ok;
+}
+
+static void stop_sweep(const struct op *op)
+{
+	unsigned int least = STOP_FLOW;
+	bool ok = true, more = true;
+	long n, points = 0;
+
+	for (n = 0; more && ok; n += stride + n / 40, points++)
+		ok = stop_after(op, n, &least, &more);
+	if (ok)
+		ksft_test_result_pass("%s stopped, the others go on # for at least %u of %u messages, ring of %u, %ld points\n",
+				      op->name, least, STOP_FLOW, CAPACITY, points);
+	else
+		ksft_test_result_fail("%s stopped after %ld instructions: %s\n", op->name, n, why);
+}
+
+/* --------------------------------------------------------------- main -- */
+
+static bool chosen(const char *name)
+{
+	const char *only = getenv("SHMK_SWEEP_OP");
+
+	return !only || !strcmp(only, name);
+}
+
+static void main_kill(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ops); i++)
+		if (chosen(ops[i].name))
+			sweep(&ops[i]);
+}
+
+static void main_pairs(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(pairs); i++)
+		if (chosen(pairs[i].a))
+			pair_sweep(&pairs[i]);
+}
+
+static void main_stops(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(stops); i++)
+		if (chosen(stops[i]))
+			stop_sweep(op_find(stops[i]));
+}
+
+static unsigned int planned(const char *mode)
+{
+	unsigned int n = 0;
+	size_t i;
+
+	if (!strcmp(mode, "pairs")) {
+		for (i = 0; i < ARRAY_SIZE(pairs); i++)
+			n += chosen(pairs[i].a);
+	} else if (!strcmp(mode, "stops")) {
+		for (i = 0; i < ARRAY_SIZE(stops); i++)
+			n += chosen(stops[i]);
+	} else {
+		for (i = 0; i < ARRAY_SIZE(ops); i++)
+			n += chosen(ops[i].name);
+	}
+	return n;
+}
+
+int main(int argc, char **argv)
+{
+	const char *backend = getenv("SHMK_TEST_BACKEND"), *every = getenv("SHMK_SWEEP_STRIDE");
+	const char *mode = argc > 1 ? argv[1] : "kills";
 
 	if (every && atol(every) > 0)
 		stride = atol(every);
 	full = getenv("SHMK_SWEEP_FULL") != NULL;
 	snprintf(uri, sizeof(uri), "%s:sweep-%d",
 		 backend && !strcmp(backend, "module") ? "shmk" : "local", (int)getpid());
-	for (i = 0; i < ARRAY_SIZE(ops); i++)
-		nr += !only || !strcmp(only, ops[i].name);
 	ksft_print_header();
-	ksft_set_plan((unsigned int)nr);
-	for (i = 0; i < ARRAY_SIZE(ops); i++)
-		if (!only || !strcmp(only, ops[i].name))
-			sweep(&ops[i]);
+	ksft_set_plan(planned(mode));
+	if (!strcmp(mode, "pairs"))
+		main_pairs();
+	else if (!strcmp(mode, "stops"))
+		main_stops();
+	else
+		main_kill();
 	ksft_finished();
 }

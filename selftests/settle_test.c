@@ -514,6 +514,20 @@ TEST_F(settle, half_gathered_run_is_taken_apart)
 	EXPECT_EQ(SPAN(5), 0);
 }
 
+TEST_F(settle, gathered_run_that_a_thief_is_at_is_left_to_the_thief)
+{
+	SPAN(2) = SHMK_SPAN_WORD(4, DEAD, ALIVE, 0, SHMK_SPAN_RUN);
+	self->spans[2].nr_spans = 2;
+	SPAN(3) = SHMK_SPAN_TAIL_WORD(9, 2);
+	self->blocks[2 * 256].word = GONE(6);
+	ENTRY(SHMK_OP_GATHER, 2, 4, SHMK_WHERE(0, 2));
+	SETTLE(DEAD);
+	SETTLE_SPAN(DEAD);
+	EXPECT_EQ(SPAN(2), SHMK_SPAN_WORD(4, 0, ALIVE, 0, SHMK_SPAN_RUN));
+	EXPECT_EQ(SPAN(3), SHMK_SPAN_TAIL_WORD(9, 2));
+	EXPECT_EQ(self->blocks[2 * 256].word, GONE(6));
+}
+
 TEST_F(settle, gather_that_lost_the_head_leaves_anothers_tails_alone)
 {
 	SPAN(2) = SHMK_SPAN_WORD(4, ALIVE, 0, 0, SHMK_SPAN_RUN);

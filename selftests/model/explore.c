@@ -20,11 +20,15 @@
  * it are not switched at, only died at; and dying before a read is
  * the same as dying after the last write.
  *
+ * Scenarios with long operations allow only so many switches away from an actor
+ * that could go on (Musuvathi and Qadeer's context bound): most races need two.
+ *
  * At the end of each execution: every message was received once, or is still
  * there, or is reported lost; every block is free or in the ring; nobody sleeps
  * beside a message.
  *
- * explore [SCENARIO]; EXPLORE_STATES=n: at most so many states of each, 0: all.
+ * explore [SCENARIO]; EXPLORE_STATES=n: at most so many states of each, 0: all;
+ * EXPLORE_TRACE=1: prints the stores of an execution that went wrong.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -109,6 +113,7 @@ static struct {
 	uint64_t	lost;
 	bool		settler_died;
 	int		crashes;
+	int		switches;	/* away from one that could go on */
 	uint64_t	digest;		/* of the above, for the state */
 } told;
 
@@ -121,6 +126,7 @@ struct scenario {
 	bool		wraps;		/* positions and generations begin just below their wrap */
 	void		(*setup)(void);
 	bool		memory;		/* about spans: every span must be free or findable at the end */
+	int		switches;	/* most of them; 0: any number */
 };
 static const struct scenario *sc;
 
@@ -181,6 +187,36 @@ static struct undo {
 } *undo;
 static size_t nr_undo, max_undo;
 
+static bool tracing;	/* the execution that went wrong is run once more, aloud */
+
+/* A shared word's name. */
+static const char *word_name(const void *p)
+{
+	static char name[64];
+	size_t at = (size_t)((const unsigned char *)p - (unsigned char *)&world), i;
+
+	if (at < offsetof(struct world, blocks))
+		snprintf(name, sizeof(name), "span %zu +%zu", at / sizeof(world.spans[0]),
+			 at % sizeof(world.spans[0]));
+	else if (at < offsetof(struct world, taken_map))
+		i = at - offsetof(struct world, blocks),
+		snprintf(name, sizeof(name), "block %zu +%zu", i / sizeof(world.blocks[0]),
+			 i % sizeof(world.blocks[0]));
+	else if (at < offsetof(struct world, ring))
+		snprintf(name, sizeof(name), at < offsetof(struct world, stale_map) ?
+			 "taken_map" : "stale_map");
+	else if (at < offsetof(struct world, slots))
+		snprintf(name, sizeof(name), "ring +%zu", at - offsetof(struct world, ring));
+	else if (at < offsetof(struct world, ledgers))
+		i = at - offsetof(struct world, slots),
+		snprintf(name, sizeof(name), "slot %zu %c", i / 64, i % 64 ? 'T' : 'P');
+	else
+		i = at - offsetof(struct world, ledgers),
+		snprintf(name, sizeof(name), "ledger %zu +%zu", i / sizeof(world.ledgers[0]),
+			 i % sizeof(world.ledgers[0]));
+	return name;
+}
+
 static uint64_t raw_load(const void *p, size_t size)
 {
 	uint64_t v = 0;
@@ -200,6 +236,9 @@ static void raw_store(void *p, uint64_t value, size_t size)
 			exit(99);
 	}
 	undo[nr_undo++] = (struct undo){ p, old, size };
+	if (tracing)
+		ksft_print_msg("actor %d: %s = %#llx\n", now ? (int)(now - actors) : -1,
+			       word_name(p), (unsigned long long)value);
 	memory_hash += word_hash(p, value) - word_hash(p, old);
 	memcpy(p, &value, size);
 }
@@ -212,6 +251,8 @@ static void memory_reset(void)
 	}
 	memory_hash = 0;
 }
+
+static int last_actor;
 
 static uint64_t state_hash(void)
 {
@@ -226,6 +267,8 @@ static uint64_t state_hash(void)
 		for (j = 0; j < a->nr_buffered; j++)
 			h = mix(h, word_hash(a->buffer[j].p, a->buffer[j].value));
 	}
+	if (sc->switches)
+		h = mix(h, (uint64_t)told.switches << 8 | (uint64_t)last_actor);
 	return mix(h, (uint64_t)nr_actors << 8 | (uint64_t)told.crashes);
 }
 
@@ -800,6 +843,7 @@ static void world_begin(void)
 {
 	memory_reset();
 	memset(&told, 0, sizeof(told));
+	last_actor = 0;
 	nr_actors = 0;
 	now = NULL;
 	positions_begin();
@@ -874,6 +918,21 @@ static bool owner_alive(uint32_t peer)
 	return peer && actors[peer - 1].status != DEAD && !actors[peer - 1].settles;
 }
 
+/* Else nobody would settle it. */
+static bool in_ledger(uint32_t peer, uint32_t span, __u64 word)
+{
+	uint32_t i;
+
+	for (i = 0; i < ENTRIES; i++) {
+		__u64 what = world.ledgers[peer].entry[i].what;
+
+		if (SHMK_WHAT_OP(what) == SHMK_OP_SPAN && SHMK_WHAT_BLOCK(what) == span &&
+		    SHMK_WHAT_GEN(what) == SHMK_SPAN_GEN(word))
+			return true;
+	}
+	return false;
+}
+
 static void check_spans(void)
 {
 	uint32_t i;
@@ -891,6 +950,8 @@ static void check_spans(void)
 		case SHMK_SPAN_RUN:
 			if (owner && !owner_alive(owner))
 				violation("span %u belongs to %u, who is dead", i, owner);
+			else if (owner && !in_ledger(owner, i, word))
+				violation("span %u is not in the ledger of its owner, %u", i, owner);
 			if (SHMK_SPAN_THIEF(word))
 				violation("span %u keeps its thief", i);
 			/* All blocks are free at the end: it must be found by who is short. */
@@ -953,14 +1014,12 @@ static int choices(struct choice *c, const struct actor *last)
 	int i, n = 0;
 	bool stay = last && last->status == RUNS && last->at_ledger;
 
-	for (i = 0; i < nr_actors; i++) {
-		struct actor *a = &actors[i];
-
-		if (stay && a != last)
-			continue;
-		if (a->status == RUNS)
+	if (last && last->status == RUNS)
+		c[n++] = (struct choice){ GO, (int)(last - actors) };
+	for (i = 0; i < nr_actors && !stay; i++)
+		if (actors[i].status == RUNS && &actors[i] != last &&
+		    (!n || !sc->switches || told.switches < sc->switches))
 			c[n++] = (struct choice){ GO, i };
-	}
 	for (i = 0; i < nr_actors; i++) {
 		struct actor *a = &actors[i];
 
@@ -977,6 +1036,8 @@ static int choices(struct choice *c, const struct actor *last)
 
 static void die(struct actor *a)
 {
+	if (tracing)
+		ksft_print_msg("actor %d dies\n", (int)(a - actors));
 	drain(a);
 	a->status = DEAD;
 	a->history = 0;
@@ -1001,6 +1062,9 @@ static void act(struct choice c)
 		/* Going on past a chance to die uses it up. */
 		a->wrote = false;
 		a->at_ledger = false;
+		if (c.actor != last_actor && actors[last_actor].status == RUNS)
+			told.switches++;
+		last_actor = c.actor;
 		a->history = mix(a->history, 1);	/* it is somewhere else now, even if it read nothing */
 		now = a;
 		model_switch(&explorer_sp, a->sp);
@@ -1051,6 +1115,21 @@ static bool backtrack(int *replay)
 	return false;
 }
 
+/* With EXPLORE_TRACE: the stores of the execution that went wrong. */
+static void show(void)
+{
+	char first[sizeof(violated)];
+
+	if (!getenv("EXPLORE_TRACE"))
+		return;
+	memcpy(first, violated, sizeof(first));
+	violated[0] = '\0';
+	tracing = true;
+	execute(depth);
+	tracing = false;
+	memcpy(violated, first, sizeof(first));
+}
+
 static uint64_t explore(uint64_t most)
 {
 	uint64_t executions = 0;
@@ -1065,8 +1144,10 @@ static uint64_t explore(uint64_t most)
 		executions++;
 		if (depth > most_depth)
 			most_depth = depth;
-		if (violated[0])
+		if (violated[0]) {
+			show();
 			break;
+		}
 	} while (backtrack(&replay) && (!most || nr_seen < most));
 	return executions;
 }
@@ -1091,6 +1172,14 @@ static void setup_1p2c(void)
 	sender_add(send_blocks, 2);
 	peer_add(recv_tries, 1);
 	peer_add(recv_tries, 1);
+}
+
+/* One is slow, and the other goes round the ring meanwhile. */
+static void setup_slow(void)
+{
+	sender_add(send_inline, 3);
+	peer_add(recv_tries, 1);
+	peer_add(recv_tries, 3);
 }
 
 static void setup_2p2c(void)
@@ -1147,18 +1236,42 @@ static void setup_heap(void)
 	peer_add(alloc_free, 1);
 }
 
-/* The only spans are another's, and empty: they are seized, or adopted. */
+/*
+ * Gives a peer a span whose blocks others have freed, so that it does not know
+ * that it is empty.
+ */
+static void own_empty_span(struct actor *a)
+{
+	uint32_t entry[2], block[2], gen[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		entry_get_locked(&a->s, &entry[i]);
+		block_alloc_locked(&a->s, 30000, 0, entry[i], &block[i], &gen[i]);
+	}
+	for (i = 0; i < 2; i++) {
+		shmk_block_put(&view, block[i], gen[i]);
+		entry_put_locked(&a->s, entry[i]);
+	}
+}
+
+/* A run of all spans wants the one that is another's, who is using it again. */
 static void setup_seize(void)
 {
-	struct actor *a = peer_add(alloc_free, 2);
-	struct actor *b;
+	struct actor *a = peer_add(alloc_free, 1);
 
-	raw_store(&world.taken_map[0], 0, 8);
-	alloc_free(a);
-	a->arg = 1;
-	b = peer_add(alloc_run, 3);
-	b->wrote = false;
-	a->wrote = false;
+	own_empty_span(a);
+	peer_add(alloc_run, 3);
+}
+
+/* Two want it at once. */
+static void setup_two_thieves(void)
+{
+	struct actor *a = peer_add(alloc_free, 0);
+
+	own_empty_span(a);
+	peer_add(alloc_run, 3);
+	peer_add(alloc_run, 3);
 }
 
 static void setup_run(void)
@@ -1169,29 +1282,32 @@ static void setup_run(void)
 
 static const struct scenario scenarios[] = {
 	{ "one producer, one consumer", 2, false, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
-	  setup_1p1c, false },
+	  setup_1p1c, false, 0 },
 	{ "one producer, one consumer, wrapping", 2, false, 2, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC,
-	  true, setup_1p1c, false },
-	{ "any producer, any consumer", 2, false, 2, 0, false, setup_1p1c, false },
-	{ "two producers", 2, false, 1, 0, false, setup_2p1c, false },
-	{ "two producers, wrapping", 2, false, 2, 0, true, setup_2p1c, false },
-	{ "two consumers", 2, false, 1, 0, false, setup_1p2c, false },
-	{ "two consumers, two slots", 1, false, 2, 0, false, setup_1p2c, false },
-	{ "two producers, two consumers", 1, false, 1, 0, false, setup_2p2c, false },
-	{ "inline, two producers", 2, false, 1, 0, false, setup_inline, false },
-	{ "inline, two producers, two slots, wrapping", 1, false, 2, 0, true, setup_inline, false },
-	{ "passing on", 2, false, 2, 0, false, setup_pass, false },
+	  true, setup_1p1c, false, 0 },
+	{ "any producer, any consumer", 2, false, 2, 0, false, setup_1p1c, false, 0 },
+	{ "two producers", 2, false, 1, 0, false, setup_2p1c, false, 0 },
+	{ "two producers, wrapping", 2, false, 2, 0, true, setup_2p1c, false, 0 },
+	{ "two consumers", 2, false, 1, 0, false, setup_1p2c, false, 0 },
+	{ "two consumers, two slots", 1, false, 2, 0, false, setup_1p2c, false, 0 },
+	{ "a slow consumer, lapped", 0, false, 1, SHMK_QUEUE_F_SP, false, setup_slow, false, 0 },
+	{ "a slow consumer, lapped, wrapping", 1, false, 1, SHMK_QUEUE_F_SP, true, setup_slow, false, 0 },
+	{ "two producers, two consumers", 1, false, 1, 0, false, setup_2p2c, false, 0 },
+	{ "inline, two producers", 2, false, 1, 0, false, setup_inline, false, 0 },
+	{ "inline, two producers, two slots, wrapping", 1, false, 2, 0, true, setup_inline, false, 0 },
+	{ "passing on", 2, false, 2, 0, false, setup_pass, false, 0 },
 	{ "sleeping receiver, buffered stores", 1, true, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
-	  setup_sleep, false },
+	  setup_sleep, false, 0 },
 	{ "sleeping receiver, inline, buffered stores", 1, true, 1, 0, false, setup_sleep_inline,
-	  false },
-	{ "two sleeping receivers", 1, false, 2, 0, false, setup_sleep_two, false },
+	  false, 0 },
+	{ "two sleeping receivers", 1, false, 2, 0, false, setup_sleep_two, false, 0 },
 	{ "sleeping sender, buffered stores", 1, true, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
-	  setup_sleep_full, false },
-	{ "one of each, buffered stores", 1, true, 1, 0, false, setup_1p1c, false },
-	{ "alloc and free", 1, false, 1, 0, false, setup_heap, true },
-	{ "seizing", 1, false, 1, 0, true, setup_seize, true },
-	{ "two runs in the same place", 1, false, 1, 0, false, setup_run, true },
+	  setup_sleep_full, false, 0 },
+	{ "one of each, buffered stores", 1, true, 1, 0, false, setup_1p1c, false, 0 },
+	{ "alloc and free", 1, false, 1, 0, false, setup_heap, true, 3 },
+	{ "seizing", 1, false, 1, 0, true, setup_seize, true, 3 },
+	{ "two thieves", 1, false, 1, 0, false, setup_two_thieves, true, 3 },
+	{ "two runs in the same place", 1, false, 1, 0, false, setup_run, true, 3 },
 };
 
 #define MOST	400000		/* states of a scenario, if EXPLORE_STATES does not say; 0: all */
