@@ -183,9 +183,12 @@ static int create(int argc, char **argv)
 	int opt, status, err;
 
 	while ((opt = next_option(argc, argv, "hs:p:m:", longs)) != -1) {
+		status = EXIT_OK;
 		if (opt == 'P')
 			uri = optarg;
-		else if ((status = create_option(&o, opt, optarg)))
+		else
+			status = create_option(&o, opt, optarg);
+		if (status)
 			return status;
 	}
 	if (!uri && optind < argc)

@@ -18,13 +18,17 @@
 
 static bool progress_line;	/* the cursor stands behind a progress line */
 
-static void vsay(const char *fmt, va_list ap)
+/* One write for one line, or the lines of two commands mix. */
+static void vsay(const char *end, const char *fmt, va_list ap)
 {
-	if (progress_line)
-		fputs("\r\033[K", stderr);
+	char line[1024];
+	size_t len = strlen(end) + 2, n;
+
+	vsnprintf(line, sizeof(line) - len, fmt, ap);
+	n = strlen(line);
+	snprintf(line + n, sizeof(line) - n, "%s\n", end);
+	fprintf(stderr, "%sshmk: %s", progress_line ? "\r\033[K" : "", line);
 	progress_line = false;
-	fputs("shmk: ", stderr);
-	vfprintf(stderr, fmt, ap);
 }
 
 void say(const char *fmt, ...)
@@ -32,19 +36,19 @@ void say(const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsay(fmt, ap);
+	vsay("", fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 }
 
 int bad_usage(const char *verb, const char *fmt, ...)
 {
+	char end[64];
 	va_list ap;
 
+	snprintf(end, sizeof(end), ": see 'shmk help %s'", verb);
 	va_start(ap, fmt);
-	vsay(fmt, ap);
+	vsay(end, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, ": see 'shmk help %s'\n", verb);
 	return EXIT_USAGE;
 }
 
@@ -106,15 +110,16 @@ static const char *meaning(int err)
 
 int fail(int err, const char *fmt, ...)
 {
+	char end[128];
 	va_list ap;
 
 	/* Whoever pressed ^C knows why it ended; main() dies of the signal. */
 	if (err == -EINTR && stop_signal)
 		return EXIT_FAILED;
+	snprintf(end, sizeof(end), ": %s", meaning(err));
 	va_start(ap, fmt);
-	vsay(fmt, ap);
+	vsay(end, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, ": %s\n", meaning(err));
 	return exit_status(err);
 }
 
