@@ -17,8 +17,8 @@
  * Every operation says how many kill points it must cover at least; a sweep
  * that covers fewer fails, so that it cannot shrink unseen.
  *
- * From the 200th instruction on the points lie further and further apart, half
- * a percent of the way; SHMK_SWEEP_FULL=1 takes every one. SHMK_SWEEP_STRIDE=n
+ * From the 100th instruction on the points lie further and further apart, one
+ * percent of the way; SHMK_SWEEP_FULL=1 takes every one. SHMK_SWEEP_STRIDE=n
  * takes only every n-th even before (the guest, which is emulated, does).
  * SHMK_TEST_BACKEND: local (default) or module. SHMK_SWEEP_OP: only that one.
  */
@@ -663,7 +663,7 @@ static void sweep(const struct op *op)
 		more = kill_after(op, n, &ok);
 		points++;
 		last = n;
-		next = n + (!full && n / 200 > stride ? n / 200 : stride);
+		next = n + (!full && n / 100 > stride ? n / 100 : stride);
 	}
 	n = last;
 	if (!ok)

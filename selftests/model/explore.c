@@ -23,7 +23,8 @@
  * Scenarios with long operations allow only so many switches away from an actor
  * that could go on (Musuvathi and Qadeer's context bound): most races need two.
  *
- * At the end of each execution: every message was received once, or is still
+ * With every store: the words change in no other way than the design says. At the
+ * end of each execution: every message was received once, or is still
  * there, or is reported lost; every block is free or in the ring; nobody sleeps
  * beside a message.
  *
@@ -187,6 +188,9 @@ static struct undo {
 } *undo;
 static size_t nr_undo, max_undo;
 
+static char violated[256];
+static void violation(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
 static bool tracing;	/* the execution that went wrong is run once more, aloud */
 
 /* A shared word's name. */
@@ -225,6 +229,52 @@ static uint64_t raw_load(const void *p, size_t size)
 	return v;
 }
 
+static bool block_may(uint64_t from, uint64_t to)
+{
+	uint32_t a = SHMK_BLOCK_STATE(from), b = SHMK_BLOCK_STATE(to);
+	uint32_t raise = SHMK_BLOCK_GEN(to) - SHMK_BLOCK_GEN(from);
+
+	switch (a) {
+	case SHMK_BLOCK_FREE:
+		return b != SHMK_BLOCK_FREE && raise == 0;
+	case SHMK_BLOCK_USED:
+		return b != SHMK_BLOCK_GONE && raise == 1;
+	default:
+		return b == SHMK_BLOCK_FREE && raise <= 1;
+	}
+}
+
+static bool p_may(uint64_t from, uint64_t to)
+{
+	uint32_t a = SHMK_P_KIND(from), b = SHMK_P_KIND(to);
+	uint32_t raise = SHMK_P_LAP(to) - SHMK_P_LAP(from);
+
+	if (a == SHMK_KIND_EMPTY)
+		return b != SHMK_KIND_EMPTY && raise == 0;
+	if (b == SHMK_KIND_EMPTY)
+		return a != SHMK_KIND_CLAIMED && raise == 1;
+	return a == SHMK_KIND_CLAIMED && raise == 0;
+}
+
+/* The words of the design change in its few ways only, whatever comes of it in the end. */
+static void check_store(const void *p, uint64_t from, uint64_t to)
+{
+	size_t at = (size_t)((const unsigned char *)p - (unsigned char *)&world);
+	bool may = true;
+
+	if (from == to)
+		return;
+	if (at >= offsetof(struct world, blocks) && at < offsetof(struct world, taken_map))
+		may = at % sizeof(struct shmk_block) || block_may(from, to);
+	else if (at >= offsetof(struct world, slots) && at < offsetof(struct world, ledgers))
+		may = (at - offsetof(struct world, slots)) % 64 ?
+		      (int32_t)(SHMK_P_LAP(to) - SHMK_P_LAP(from)) > 0 || !(from & SHMK_TAKEN) :
+		      p_may(from, to);
+	if (!may)
+		violation("%s went from %#llx to %#llx", word_name(p), (unsigned long long)from,
+			  (unsigned long long)to);
+}
+
 static void raw_store(void *p, uint64_t value, size_t size)
 {
 	uint64_t old = raw_load(p, size);
@@ -236,6 +286,8 @@ static void raw_store(void *p, uint64_t value, size_t size)
 			exit(99);
 	}
 	undo[nr_undo++] = (struct undo){ p, old, size };
+	if (now)
+		check_store(p, old, value);
 	if (tracing)
 		ksft_print_msg("actor %d: %s = %#llx\n", now ? (int)(now - actors) : -1,
 			       word_name(p), (unsigned long long)value);
@@ -525,9 +577,6 @@ static const struct shmk_view view = {
 
 /* ---------------------------------------------------------- violations -- */
 
-static char violated[256];
-
-__attribute__((format(printf, 1, 2)))
 static void violation(const char *fmt, ...)
 {
 	va_list ap;
