@@ -35,7 +35,7 @@ static inline void errno_restore(const int *saved)
 	errno = *saved;
 }
 #define ERRNO_KEPT \
-	const int errno_saved __attribute__((cleanup(errno_restore))) = errno
+	const int errno_saved __attribute__((cleanup(errno_restore), unused)) = errno
 
 struct span_heap;	/* block.c */
 struct waiter;		/* wait.c */
