@@ -525,8 +525,11 @@ int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *a
 /* --------------------------------------------------------------- life -- */
 
 /*
- * poll is the default: it takes the same time, needs no memory and is nowhere
- * forbidden (Documentation/performance.rst).
+ * poll is the default. A ring saves a tenth of a sleep where both share a CPU
+ * (5.8 against 6.4 us for a round of two sleeps, local backend, 6.18), but it is
+ * a file and memory for each thread that sleeps; its polls let go of a queue's
+ * file some time after the process has ended, when all should be back already;
+ * and a policy may kill for io_uring instead of refusing it.
  */
 static bool want_uring(void)
 {

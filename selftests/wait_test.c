@@ -966,6 +966,81 @@ TEST_F(wait, errno_stays_the_callers)
 	EXPECT_EQ(12345, errno_of_waits(self->q));
 }
 
+/* ----------------------------------------------------- spinning and ways -- */
+
+TEST_F(wait, spinning_in_vain_is_given_up_and_tried_again)
+{
+	struct shmk *s = join_spinning(0, 0);
+	struct shmk_queue *q = queue(s, "q", 4);
+	struct spin *spin = &q->spin[SHMK_SIDE_RECV];
+	uint64_t value;
+	pid_t pid;
+
+	if (!s->spin_max_ns)
+		SKIP(shmk_detach(s); return, "one CPU: never spins");
+	EXPECT_TRUE(s->spin_adapts);
+	/* 1 + 3 + 7 + ... waits without a spin, each after one with. */
+	for (int i = 0; i < 400; i++)
+		ASSERT_EQ(-ETIMEDOUT, get(q, &value, now_ns() + 1000));
+	EXPECT_EQ(127, spin->penalty);
+	EXPECT_LT(0, spin->skip);
+	/* It finds out by itself when that has become wrong. */
+	for (int i = 0; i < 200 && spin->penalty; i++) {
+		spin->skip = 0;
+		pid = child(send_one, NULL);
+		s->spin_max_ns = 4000000000U;
+		ASSERT_EQ(0, get(q, &value, watchdog()));
+		EXPECT_EQ(0, child_end(pid));
+	}
+	EXPECT_EQ(0, spin->penalty);
+	shmk_detach(s);
+}
+
+TEST_F(wait, spinning_can_be_forbidden_and_asked_for)
+{
+	struct shmk *never = join_spinning(-1, 0), *always = join_spinning(1000, 0);
+
+	EXPECT_EQ(0, never->spin_max_ns);
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1) {
+		EXPECT_EQ(1000000, always->spin_max_ns);
+		EXPECT_FALSE(always->spin_adapts);
+	}
+	shmk_detach(never);
+	shmk_detach(always);
+}
+
+TEST_F(wait, a_ring_that_is_forbidden_later_is_replaced_by_poll)
+{
+	uint64_t value;
+	pid_t pid;
+
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, shmk_deadline_ms(2)));
+	forbid_uring();
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, shmk_deadline_ms(2)));
+	EXPECT_TRUE(self->s->no_uring);
+	pid = child(send_one, NULL);
+	EXPECT_EQ(0, get(self->q, &value, watchdog()));
+	EXPECT_EQ(0, child_end(pid));
+}
+
+TEST_F(wait, the_way_to_sleep_can_be_chosen)
+{
+	struct shmk_attach_opts opts = { .flags = SHMK_ATTACH_NO_URING };
+	uint64_t value;
+	struct shmk *s;
+
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, shmk_deadline_ms(2)));
+	EXPECT_EQ(strcmp(variant->way, "uring") || variant->forbidden, self->s->no_uring);
+	EXPECT_EQ(!self->s->no_uring, self->s->waiters != NULL);
+	ASSERT_EQ(0, shmk_attach(pool_uri, &opts, &s));
+	EXPECT_TRUE(s->no_uring);
+	shmk_detach(s);
+	setenv("SHMK_NO_URING", "1", 1);
+	s = join();
+	EXPECT_TRUE(s->no_uring);
+	shmk_detach(s);
+}
+
 /* ---------------------------------------------------------------- death -- */
 
 /*
