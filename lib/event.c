@@ -17,6 +17,11 @@ int shmk_event_fd(struct shmk *s)
 int shmk_event_next(struct shmk *s, struct shmk_event *event)
 {
 	ERRNO_KEPT;
+	int ret;
 
-	return s->backend->events_next(s, s->events, event);
+	do
+		ret = s->backend->events_next(s, s->events, event);
+	while (!ret && event->type == SHMK_EV_ATTACHED && event->peer == s->self &&
+	       event->gen == s->gen);	/* everybody else wants to know that */
+	return ret;
 }

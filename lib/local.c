@@ -205,7 +205,9 @@ static int events_open(struct shmk *s, void **stream)
 	if (!st)
 		return -ENOMEM;
 	pthread_mutex_init(&st->mutex, NULL);
-	st->next = smp_load_acquire(&local_of(s)->extra->nr_events);
+	/* The attachment's own stream misses nothing since it was made. */
+	st->next = stream == &s->events ? local_of(s)->first_event :
+		   smp_load_acquire(&local_of(s)->extra->nr_events);
 	st->fd = -1;
 	*stream = st;
 	return 0;
@@ -736,6 +738,7 @@ static void peer_publish(struct shmk *s, uint32_t id)
 		.pid = getpid(), .uid = geteuid(),
 	};
 
+	l->first_event = l->extra->nr_events + 1;	/* behind our own */
 	prctl(PR_GET_NAME, event.comm);
 	*more = (struct local_peer) { .uid = event.uid };
 	memcpy(more->comm, event.comm, sizeof(more->comm));

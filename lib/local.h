@@ -90,6 +90,7 @@ struct local {
 	struct local_extra	*extra;
 	__u32			*opens;		/* of peer 0; rows opens_stride apart */
 	uint64_t		opens_stride;	/* bytes */
+	uint64_t		first_event;	/* of the attachment's own stream */
 	unsigned int		nr_stores;	/* of the journal being written; pool lock */
 	pthread_mutex_t		bell_mutex;	/* bell */
 	struct bell		bell[BELLS_MAX];

@@ -417,7 +417,13 @@ static int module_events_open(struct shmk *s, void **stream)
 
 	if (!st)
 		return -ENOMEM;
-	fd = call(module_of(s)->attachment, SHMK_IOC_EVENTS, NULL);
+	/* The attachment file's reader began with the attachment itself. */
+	if (stream == &s->events)
+		fd = fcntl(module_of(s)->attachment, F_DUPFD_CLOEXEC, 0);
+	else
+		fd = call(module_of(s)->attachment, SHMK_IOC_EVENTS, NULL);
+	if (fd == -1 && stream == &s->events)
+		fd = -errno;
 	if (fd < 0)
 		goto err;
 	fcntl(fd, F_SETFL, O_NONBLOCK);	/* cannot fail: the file has nothing to say to it */
