@@ -6,6 +6,7 @@
 #   make vmtest         tests in QEMU, on 6.1 and 6.12              [T=peer_test KERNEL=6.12]
 #   make check          everything, installing what is missing; ends in one summary line
 #   make demo           what shmk does, shown
+#   make storm mutants explore   long modes of the tests: see Documentation/testing.rst
 #   make sparse style   checkers
 #   make install        [DESTDIR= prefix=/usr/local]; modules_install for the running kernel
 #
@@ -207,6 +208,15 @@ check:
 
 demo:
 	+@selftests/vm/check demo
+
+# Long modes; what is short of them is part of check.
+.PHONY: storm mutants explore
+storm: selftests
+	$(B)/selftests/storm --kills 10000
+mutants:
+	selftests/mutate
+explore: selftests
+	EXPLORE_STATES=0 $(B)/selftests/explore
 
 # ---- installing ----
 

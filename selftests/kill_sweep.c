@@ -20,6 +20,7 @@
  * From the 100th instruction on the points lie further and further apart, one
  * percent of the way; SHMK_SWEEP_FULL=1 takes every one. SHMK_SWEEP_STRIDE=n
  * takes only every n-th even before (the guest, which is emulated, does).
+ * SHMK_SWEEP_WRAP=1: laps and generations begin just below their wrap.
  * SHMK_TEST_BACKEND: local (default) or module. SHMK_SWEEP_OP: only that one.
  */
 #include <errno.h>
@@ -44,7 +45,7 @@
 static char uri[64];
 static uint32_t own_id = 100;	/* of the messages a victim makes; even ones are blocks */
 static long stride = 1;
-static bool full;
+static bool full, wraps;
 
 struct round {
 	struct shmk	*s;		/* the survivor */
@@ -616,6 +617,27 @@ static bool survivor(const struct op *op, struct round *r, unsigned int put)
 	return all_memory_back(r) && check_pool(r, "at the end");
 }
 
+/* The next message but one begins lap 0 again. */
+static void ring_near_wrap(const struct shmk_ring_view *rv)
+{
+	uint64_t pos = (uint64_t)UINT32_MAX << rv->capacity_shift | (CAPACITY - 2);
+
+	rv->ring->head = pos;
+	rv->ring->tail = pos;
+	shmk_slot_at(rv, CAPACITY - 2)->p = SHMK_P(UINT32_MAX, SHMK_KIND_EMPTY, 0);
+	shmk_slot_at(rv, CAPACITY - 1)->p = SHMK_P(UINT32_MAX, SHMK_KIND_EMPTY, 0);
+}
+
+static void pool_near_wrap(const struct shmk_view *view)
+{
+	uint32_t i;
+
+	for (i = 0; i < view->nr_spans; i++)
+		view->spans[i].word = SHMK_SPAN_WORD(0xffff, 0, 0, 0, SHMK_SPAN_FREE);
+	for (i = 0; i < view->nr_spans << SHMK_SPAN_UNITS_SHIFT; i++)
+		view->blocks[i].word = SHMK_BLOCK_WORD(UINT32_MAX, SHMK_BLOCK_FREE);
+}
+
 static void round_open(struct round *r)
 {
 	struct shmk_pool_opts pool = { .bytes = POOL_BYTES, .nr_peers = 16, .nr_queues = 8 };
@@ -626,6 +648,11 @@ static void round_open(struct round *r)
 	must("queue", shmk_queue_open(r->s, "q", &q, SHMK_TRY, &r->q));
 	q.flags |= SHMK_QUEUE_SP | SHMK_QUEUE_SC;
 	must("queue", shmk_queue_open(r->s, "sp", &q, SHMK_TRY, &r->sp));
+	if (wraps) {
+		ring_near_wrap(&r->q->rv);
+		ring_near_wrap(&r->sp->rv);
+		pool_near_wrap(&r->s->view);
+	}
 }
 
 /* The roles of "sp" must be free for the victim and, after it, for the survivor. */
@@ -957,6 +984,7 @@ int main(int argc, char **argv)
 	if (every && atol(every) > 0)
 		stride = atol(every);
 	full = getenv("SHMK_SWEEP_FULL") != NULL;
+	wraps = getenv("SHMK_SWEEP_WRAP") != NULL;
 	snprintf(uri, sizeof(uri), "%s:sweep-%d",
 		 backend && !strcmp(backend, "module") ? "shmk" : "local", (int)getpid());
 	ksft_print_header();
