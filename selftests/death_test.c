@@ -1432,7 +1432,8 @@ TEST_F_TIMEOUT(death, small_one_is_not_held_up_by_a_large_one_being_settled, TIM
 		EXPECT_EQ(1 + order[i], event.blocks);
 	}
 	EXPECT_EQ(1, order[0] + order[1]);
-	EXPECT_EQ(1, order[0]);
+	/* Which event came first is a matter of when a busy machine did what we asked. */
+	EXPECT_LT(took[1], took[0]);
 	printf("# %u entries settled in %llu us, 3 meanwhile in %llu us\n", MANY,
 	       (unsigned long long)took[0] / 1000, (unsigned long long)took[1] / 1000);
 	EXPECT_BACK(HOLD_SPAN, 1);
