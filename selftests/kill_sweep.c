@@ -17,8 +17,8 @@
  * Every operation says how many kill points it must cover at least; a sweep
  * that covers fewer fails, so that it cannot shrink unseen.
  *
- * From the 100th instruction on the points lie further and further apart, one
- * percent of the way; SHMK_SWEEP_FULL=1 takes every one. SHMK_SWEEP_STRIDE=n
+ * From the 60th instruction on the points lie further and further apart, a 60th
+ * of the way; SHMK_SWEEP_FULL=1 takes every one. SHMK_SWEEP_STRIDE=n
  * takes only every n-th even before (the guest, which is emulated, does).
  * SHMK_SWEEP_WRAP=1: laps and generations begin just below their wrap.
  * SHMK_TEST_BACKEND: local (default) or module. SHMK_SWEEP_OP: only that one.
@@ -690,7 +690,7 @@ static void sweep(const struct op *op)
 		more = kill_after(op, n, &ok);
 		points++;
 		last = n;
-		next = n + (!full && n / 100 > stride ? n / 100 : stride);
+		next = n + (!full && n / 60 > stride ? n / 60 : stride);
 	}
 	n = last;
 	if (!ok)
@@ -717,7 +717,7 @@ static const struct op *op_find(const char *name)
 
 /* --------------------------------------------------------------- pairs -- */
 
-#define GRID	9	/* points of each of the two, evenly over the operation */
+#define GRID	7	/* points of each of the two, evenly over the operation */
 
 struct pair {
 	const char	*a, *b;
