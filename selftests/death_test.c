@@ -1442,35 +1442,51 @@ TEST_F_TIMEOUT(death, small_one_is_not_held_up_by_a_large_one_being_settled, TIM
 	EXPECT_EQ(SIGKILL, test_child_end(&small));
 }
 
+/* Writes where it says it never wrote: settling does not look there. */
+static int victim_hides_words(int sock, void *arg)
+{
+	death_t *d = arg;
+	struct test_att a;
+
+	CHILD_CHECK(!test_attach(d->pool, 0, 0, &a));
+	STORE(&a.ledger->entry[100].what, SHMK_WHAT(SHMK_OP_HELD, 1, 1));
+	STORE(&a.ledger->entry[4095].where, 77);
+	STORE(&a.ledger->reserved[3], 78);
+	hold(&a, d->queue, HOLD_SPAN, 3);
+	CHILD_CHECK(!test_say(sock, a.peer, a.gen, 0));
+	test_park(sock);
+}
+
 TEST_F_TIMEOUT(death, id_comes_back_with_a_new_generation_and_an_empty_ledger, TIMEOUT)
 {
+	const size_t bytes = raw_ledger_bytes(4096);
+	const struct shmk_ledger *ledger;
 	struct shmk_event event;
 	struct test_child c;
-	uint32_t peer[2], gen[2];
+	uint32_t peer[3], gen[3];
 	int i;
 
 	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, victim_start(&c, victim_holds, self, &peer[i], &gen[i]));
+		ASSERT_EQ(0, victim_start(&c, victim_hides_words, self, &peer[i], &gen[i]));
 		KILL(&c, peer[i], gen[i], &event);
 		EXPECT_EQ(3, event.blocks);
 	}
-	EXPECT_EQ(peer[0], peer[1]);
-	EXPECT_EQ(gen[0] + 1, gen[1]);
-	/* Whoever looks through an old mapping of the ledgers sees nothing of the dead. */
-	{
-		const struct shmk_ledger *l = raw_map(self->me.fd, PROT_READ,
-			raw_ledger_offset(self->me.status, peer[0]), 4096);
-
-		ASSERT_NE(MAP_FAILED, l);
-		EXPECT_EQ(0, l->high);
-		EXPECT_EQ(0, l->entry[0].what);
-		EXPECT_EQ(0, l->entry[1].where);
-		munmap((void *)l, 4096);
+	/* The dead one's entries are gone with it, whoever looks. */
+	ledger = raw_map(self->me.fd, PROT_READ, raw_ledger_offset(self->me.status, peer[0]), bytes);
+	ASSERT_NE(MAP_FAILED, ledger);
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(SHMK_OP_NONE, SHMK_WHAT_OP(ledger->entry[i].what));
+	/* All else before the next one, which must not inherit claims. */
+	ASSERT_EQ(0, victim_start(&c, victim_parks, self, &peer[2], &gen[2]));
+	for (size_t at = 0; at < bytes / 8; at++)
+		ASSERT_EQ(0, ((const uint64_t *)ledger)[at]);
+	for (i = 1; i < 3; i++) {
+		EXPECT_EQ(peer[0], peer[i]);
+		EXPECT_EQ(gen[0] + i, gen[i]);
 	}
-	ASSERT_EQ(0, victim_start(&c, victim_parks, self, &peer[1], &gen[1]));
-	EXPECT_EQ(gen[0] + 2, gen[1]);
-	KILL(&c, peer[1], gen[1], &event);
+	KILL(&c, peer[2], gen[2], &event);
 	EXPECT_NOTHING_HELD(event);
+	munmap((void *)ledger, bytes);
 }
 
 int main(int argc, char **argv)
