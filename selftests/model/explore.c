@@ -257,6 +257,8 @@ static bool p_may(uint64_t from, uint64_t to)
 }
 
 /* The words of the design change in its few ways only, whatever comes of it in the end. */
+static bool plain;	/* the store is no compare-and-swap */
+
 static void check_store(const void *p, uint64_t from, uint64_t to)
 {
 	size_t at = (size_t)((const unsigned char *)p - (unsigned char *)&world);
@@ -265,7 +267,10 @@ static void check_store(const void *p, uint64_t from, uint64_t to)
 	if (from == to)
 		return;
 	if (at >= offsetof(struct world, blocks) && at < offsetof(struct world, taken_map))
-		may = at % sizeof(struct shmk_block) || block_may(from, to);
+		may = at % sizeof(struct shmk_block) ||
+		      (block_may(from, to) &&
+		       /* only the holder may just write */
+		       (!plain || SHMK_BLOCK_STATE(from) == SHMK_BLOCK_USED));
 	else if (at >= offsetof(struct world, slots) && at < offsetof(struct world, ledgers))
 		may = (at - offsetof(struct world, slots)) % 64 ?
 		      (int32_t)(SHMK_P_LAP(to) - SHMK_P_LAP(from)) > 0 || !(from & SHMK_TAKEN) :
@@ -383,9 +388,16 @@ static void step_at(const void *p)
 		yield_step();
 }
 
+static void plain_store(void *p, uint64_t value, size_t size)
+{
+	plain = true;
+	raw_store(p, value, size);
+	plain = false;
+}
+
 static void drain_one(struct actor *a)
 {
-	raw_store(a->buffer[0].p, a->buffer[0].value, a->buffer[0].size);
+	plain_store(a->buffer[0].p, a->buffer[0].value, a->buffer[0].size);
 	a->nr_buffered--;
 	memmove(a->buffer, a->buffer + 1, a->nr_buffered * sizeof(a->buffer[0]));
 }
@@ -426,7 +438,7 @@ void model_store(void *p, uint64_t value, size_t size)
 	now->wrote = true;
 	/* A ledger is read by settlers only, who see all of it anyway. */
 	if (!sc->tso || is_ledger(p)) {
-		raw_store(p, value, size);
+		plain_store(p, value, size);
 		return;
 	}
 	if (now->nr_buffered == BUFFER)
