@@ -35,7 +35,10 @@
 #define RUN		SHMK_CLASSES	/* the list of runs, beside the classes */
 #define LISTS		(SHMK_CLASSES + 1)
 #define GLANCE		16		/* full spans looked at before a new one is taken */
-#define KEEP_MAX	256		/* empty spans kept for the next alloc */
+#define KEEP_MAX	256		/* empty spans kept for the next alloc, */
+#ifndef KEEP_SHARE
+#define KEEP_SHARE	16		/* and a 16th of the pool (the explorer's is small) */
+#endif
 
 struct own_span {
 	struct own_span	*prev, *next;	/* of its class: avail or full */
@@ -831,7 +834,7 @@ int heap_init(struct shmk *s)
 		list_init(&heap->avail[i]);
 		list_init(&heap->full[i]);
 	}
-	heap->keep = s->view.nr_spans / 16;
+	heap->keep = s->view.nr_spans / KEEP_SHARE;
 	if (heap->keep > KEEP_MAX)
 		heap->keep = KEEP_MAX;
 	s->heap = heap;

@@ -913,10 +913,31 @@ static void world_begin(void)
 
 /* --------------------------------------------------------------- the end -- */
 
+/* Slots that a receiver comes by, from the head on. */
+static uint32_t reachable(void)
+{
+	struct shmk_ring_view rv = { .slots = NULL };
+	uint64_t pos = world.ring.head;
+	uint32_t i, slots = 0;
+
+	view_queue(&view, 0, &rv);
+	/* The head may lag by laps; who looks skips them. */
+	for (i = 0; i < 16 * sc->capacity; i++, pos = shmk_pos_next(&rv, pos)) {
+		uint64_t p = shmk_slot_at(&rv, pos)->p;
+		int32_t ahead = (int32_t)(SHMK_P_LAP(p) - shmk_lap(&rv, pos));
+
+		if (ahead < 0 || (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY))
+			break;
+		if (ahead == 0)
+			slots |= 1U << (pos & (sc->capacity - 1));
+	}
+	return slots;
+}
+
 static void check_messages(void)
 {
 	uint64_t missing = 0;
-	uint32_t i, here[IDS] = { 0 };
+	uint32_t i, here[IDS] = { 0 }, slots = reachable();
 
 	for (i = 0; i < sc->capacity; i++) {
 		struct shmk_slot *slot = (struct shmk_slot *)(world.slots + 64 * i);
@@ -924,6 +945,9 @@ static void check_messages(void)
 
 		if (kind == SHMK_KIND_EMPTY || kind == SHMK_KIND_SKIP)
 			continue;
+		if (!(slots >> i & 1))
+			violation("slot %u has a message where nobody looks (P %#llx)", i,
+				  (unsigned long long)slot->p);
 		if (kind == SHMK_KIND_CLAIMED)
 			violation("slot %u is still claimed", i);
 		if ((slot->t & SHMK_TAKEN) && SHMK_P_LAP(slot->t) == SHMK_P_LAP(slot->p))
