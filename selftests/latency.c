@@ -17,10 +17,15 @@
  * them. Medians are compared, never single values. The pidfd of a large victim
  * comes so much later that the one that gave the event can give it as well.
  *
+ * Observer and victims have a processor each, if there are two: else it is a
+ * matter of the scheduler whether the observer runs at once or waits for the
+ * dying one's slice to end, whatever told it. SHMK_TEST_PIN=0 leaves them free.
+ *
  * SHMK_TEST_ROUNDS: of each kind (21). SHMK_TEST_LARGE: MiB of the large victim
  * (1024); less when memory or SHMK_TEST_SECONDS (45) do not allow for so much.
  */
 #include <pthread.h>
+#include <sched.h>
 
 #include "death.h"
 
@@ -38,6 +43,31 @@ struct victim_arg {
 	bool plain;
 };
 
+static uint64_t from_env(const char *name, uint64_t otherwise)
+{
+	const char *s = getenv(name);
+
+	return s && *s ? strtoull(s, NULL, 0) : otherwise;
+}
+
+/* On the n-th of the processors that this program may use at all, if there are so many. */
+static void run_on(int n)
+{
+	static cpu_set_t all;
+	cpu_set_t one;
+	int cpu;
+
+	if (!CPU_COUNT(&all))
+		sched_getaffinity(0, sizeof(all), &all);
+	if (CPU_COUNT(&all) < 2 || !from_env("SHMK_TEST_PIN", 1))
+		return;
+	for (cpu = 0; n || !CPU_ISSET(cpu, &all); cpu++)
+		n -= CPU_ISSET(cpu, &all);
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	sched_setaffinity(0, sizeof(one), &one);
+}
+
 /* Blocks of the observer's span, so that nothing but their words changes. */
 static int victim_with_memory(int sock, void *arg)
 {
@@ -46,6 +76,7 @@ static int victim_with_memory(int sock, void *arg)
 	uint32_t i;
 	char *p;
 
+	run_on(1);
 	p = mmap(NULL, v->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHILD_CHECK(p != MAP_FAILED);
 	madvise(p, v->bytes, MADV_NOHUGEPAGE);
@@ -102,13 +133,6 @@ static uint64_t free_bytes(void)
 	return kib << 10;
 }
 
-static uint64_t from_env(const char *name, uint64_t otherwise)
-{
-	const char *s = getenv(name);
-
-	return s && atoll(s) > 0 ? (uint64_t)atoll(s) : otherwise;
-}
-
 static uint64_t ns[NR_WAYS][NR_SIZES][MAX_ROUNDS];
 
 /* One death, learned of in one way. */
@@ -160,12 +184,17 @@ static size_t large_bytes(struct __test_metadata *_metadata, death_t *self, stru
 			  int rounds)
 {
 	uint64_t budget = from_env("SHMK_TEST_SECONDS", 45) * 1000000000ULL / (3 * rounds);
-	uint64_t most = from_env("SHMK_TEST_LARGE", 1024) << 20, start;
+	uint64_t most = from_env("SHMK_TEST_LARGE", 1024) << 20, start, took;
+	int try;
 
 	for (v->bytes = MIN_LARGE; ; v->bytes *= 2) {
-		start = test_now_ns();
-		one_death(_metadata, self, v, EVENT, LARGE, 0);
-		if (2 * (test_now_ns() - start) > budget || 2 * v->bytes > most ||
+		/* Twice: the first also pays for memory that the guest never had before. */
+		for (took = budget, try = 0; took >= budget / 2 && try < 2; try++) {
+			start = test_now_ns();
+			one_death(_metadata, self, v, EVENT, LARGE, 0);
+			took = test_now_ns() - start;
+		}
+		if (2 * took > budget || 2 * v->bytes > most ||
 		    4 * v->bytes > free_bytes())
 			return v->bytes;
 	}
@@ -246,7 +275,9 @@ TEST_F_TIMEOUT(death, is_told_as_fast_whatever_memory_the_victim_has, 280)
 	struct victim_arg v = { .d = self };
 	medians_t m;
 
+	ASSERT_LT(0, rounds);
 	ASSERT_GE(MAX_ROUNDS, rounds);
+	run_on(0);
 	if (free_bytes() < 4 * MIN_LARGE)
 		SKIP(return, "only %lu MiB of memory are free", (unsigned long)(free_bytes() >> 20));
 	v.mutex = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
