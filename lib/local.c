@@ -713,12 +713,13 @@ static int ledger_make(struct shmk *s, uint32_t id)
 	int ret;
 
 	zero_rows(l, id);
-	if (fallocate(l->meta, 0, at, bytes) ||
-	    fallocate(l->meta, 0, (char *)opens_of(l, id) - (char *)st,
-		      st->nr_queues * sizeof(__u32))) {
-		ret = errno == ENOSPC ? -ENOMEM : -errno;
+	ret = file_allocate(l->meta, at, bytes);
+	if (!ret)
+		ret = file_allocate(l->meta, (uint64_t)((char *)opens_of(l, id) - (char *)st),
+				    st->nr_queues * sizeof(__u32));
+	if (ret) {
 		zero_rows(l, id);
-		return ret;
+		return ret == -ENOSPC ? -ENOMEM : ret;
 	}
 	ret = region_map(l->meta, at, bytes, PROT_READ | PROT_WRITE, &s->ledger);
 	if (ret)

@@ -101,6 +101,9 @@ static inline struct local *local_of(const struct shmk *s)
 	return s->priv;
 }
 
+/* Memory for a part of a file, whatever signals come. */
+int file_allocate(int fd, uint64_t at, uint64_t bytes);
+
 /* Where all pools are. */
 const char *base_path(void);
 /* Opens and maps as s->rdonly says; no lock. -ENOENT also of ruins, cleared now. */

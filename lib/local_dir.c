@@ -480,7 +480,7 @@ static int room_check(int dir, uint64_t bytes)
 }
 
 /* In steps: an interrupted fallocate() starts again, and must come to an end. */
-static int file_allocate(int fd, uint64_t at, uint64_t bytes)
+int file_allocate(int fd, uint64_t at, uint64_t bytes)
 {
 	for (uint64_t end = at + bytes; at < end; at += ALLOC_STEP) {
 		uint64_t len = end - at < ALLOC_STEP ? end - at : ALLOC_STEP;

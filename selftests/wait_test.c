@@ -1029,7 +1029,7 @@ TEST_F(wait, the_way_to_sleep_can_be_chosen)
 	uint64_t value;
 	struct shmk *s;
 
-	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, shmk_deadline_ms(2)));
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, shmk_deadline_ms(300)));
 	EXPECT_EQ(strcmp(variant->way, "uring") || variant->forbidden, self->s->no_uring);
 	EXPECT_EQ(!self->s->no_uring, self->s->waiters != NULL);
 	ASSERT_EQ(0, shmk_attach(pool_uri, &opts, &s));
