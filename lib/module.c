@@ -405,14 +405,37 @@ static int module_reap(struct shmk *s)
 
 /* ---------------------------------------------------------------- events -- */
 
-/* An event file. */
+/* An event file, and what was read from it too early. */
 struct stream {
-	int	fd;
+	int			fd;
+	bool			has_first;
+	struct shmk_event	first;
 };
+
+static int event_read(const struct stream *st, struct shmk_event *event)
+{
+	ssize_t got;
+
+	do
+		got = read(st->fd, event, sizeof(*event));
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? -errno : got == sizeof(*event) ? 0 : -EAGAIN;
+}
+
+/*
+ * The attachment's own beginning is no news to it. If somebody else's event got in
+ * between, that is kept, and our own stays behind it, so the fd is readable.
+ */
+static void skip_own_event(struct shmk *s, struct stream *st)
+{
+	if (!event_read(st, &st->first))
+		st->has_first = st->first.type != SHMK_EV_ATTACHED ||
+				st->first.peer != s->self || st->first.gen != s->gen;
+}
 
 static int module_events_open(struct shmk *s, void **stream)
 {
-	struct stream *st = malloc(sizeof(*st));
+	struct stream *st = calloc(1, sizeof(*st));
 	int fd;
 
 	if (!st)
@@ -428,6 +451,8 @@ static int module_events_open(struct shmk *s, void **stream)
 		goto err;
 	fcntl(fd, F_SETFL, O_NONBLOCK);	/* cannot fail: the file has nothing to say to it */
 	st->fd = fd;
+	if (stream == &s->events)
+		skip_own_event(s, st);
 	*stream = st;
 	return 0;
 
@@ -444,13 +469,14 @@ static int module_events_fd(struct shmk *s, void *stream)
 
 static int module_events_next(struct shmk *s, void *stream, struct shmk_event *event)
 {
-	ssize_t got;
+	struct stream *st = stream;
 
 	(void)s;
-	do
-		got = read(((struct stream *)stream)->fd, event, sizeof(*event));
-	while (got < 0 && errno == EINTR);
-	return got < 0 ? -errno : got == sizeof(*event) ? 0 : -EAGAIN;
+	if (!st->has_first)
+		return event_read(st, event);
+	*event = st->first;
+	st->has_first = false;
+	return 0;
 }
 
 static void module_events_close(struct shmk *s, void *stream)
