@@ -16,6 +16,7 @@
 #include "kselftest_harness.h"
 
 #define CAPACITY	4
+#define TIMEOUT		120
 
 FIXTURE(bell)
 {
@@ -181,7 +182,7 @@ static int ask(int fd)
 	return ret == -ETIMEDOUT ? 0 : ret;
 }
 
-TEST_F(poll, answers_by_the_slots_and_sets_the_word_of_a_side_that_must_wait)
+TEST_F_TIMEOUT(poll, answers_by_the_slots_and_sets_the_word_of_a_side_that_must_wait, TIMEOUT)
 {
 	bell_t *b = &self->b;
 	int i;
@@ -203,7 +204,7 @@ TEST_F(poll, answers_by_the_slots_and_sets_the_word_of_a_side_that_must_wait)
 }
 
 /* Positions are modulo capacity << 32: lap 2^32 - 1 is followed by lap 0. */
-TEST_F(bell, answers_stay_right_where_laps_wrap)
+TEST_F_TIMEOUT(bell, answers_stay_right_where_laps_wrap, TIMEOUT)
 {
 	uint64_t pos = 0xffffffffULL * CAPACITY;
 	uint32_t i;
@@ -228,7 +229,7 @@ TEST_F(bell, answers_stay_right_where_laps_wrap)
 
 /* ---- level, edge, once ---- */
 
-TEST_F(bell, level_triggered_epoll_asks_again_without_a_bell)
+TEST_F_TIMEOUT(bell, level_triggered_epoll_asks_again_without_a_bell, TIMEOUT)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
 	int ep = epoll_create1(EPOLL_CLOEXEC), i;
@@ -252,7 +253,7 @@ TEST_F(bell, level_triggered_epoll_asks_again_without_a_bell)
 	close(ep);
 }
 
-TEST_F(bell, oneshot_is_told_once_and_armed_again_by_hand)
+TEST_F_TIMEOUT(bell, oneshot_is_told_once_and_armed_again_by_hand, TIMEOUT)
 {
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLONESHOT }, got;
 	int ep = epoll_create1(EPOLL_CLOEXEC);
@@ -268,7 +269,7 @@ TEST_F(bell, oneshot_is_told_once_and_armed_again_by_hand)
 	close(ep);
 }
 
-TEST_F(bell, select_sees_the_same)
+TEST_F_TIMEOUT(bell, select_sees_the_same, TIMEOUT)
 {
 	struct timeval none = { 0, 0 };
 	fd_set in, out;
@@ -344,7 +345,7 @@ static void do_nothing(int sig)
 }
 
 /* A sleeper that asked for something else is not even scheduled. */
-TEST_F(bell, wakes_nobody_who_asked_for_other_events)
+TEST_F_TIMEOUT(bell, wakes_nobody_who_asked_for_other_events, TIMEOUT)
 {
 	struct sleeper s = { .fd = self->side[SHMK_SIDE_RECV], .events = POLLPRI };
 	struct sigaction interrupt = { .sa_handler = do_nothing };
@@ -366,7 +367,7 @@ TEST_F(bell, wakes_nobody_who_asked_for_other_events)
 	EXPECT_EQ(0, s.ret);
 }
 
-TEST_F(bell, of_one_side_wakes_nobody_of_the_other)
+TEST_F_TIMEOUT(bell, of_one_side_wakes_nobody_of_the_other, TIMEOUT)
 {
 	struct sleeper s = { .fd = self->side[SHMK_SIDE_RECV], .events = POLLIN };
 	struct shmk_bell_one ones[2] = { { self->queue, SHMK_SIDE_SEND }, { 5, SHMK_SIDE_RECV } };
@@ -391,7 +392,7 @@ TEST_F(bell, of_one_side_wakes_nobody_of_the_other)
 	EXPECT_EQ(POLLIN, s.ret);
 }
 
-TEST_F(bell, full_and_empty_sleepers_of_one_queue_wake_each_other)
+TEST_F_TIMEOUT(bell, full_and_empty_sleepers_of_one_queue_wake_each_other, TIMEOUT)
 {
 	struct sleeper s = { .fd = self->side[SHMK_SIDE_SEND], .events = POLLOUT };
 	pthread_t thread;
@@ -412,7 +413,7 @@ TEST_F(bell, full_and_empty_sleepers_of_one_queue_wake_each_other)
 
 /* ---- what may be rung ---- */
 
-TEST_F(bell, list_with_one_bad_bell_rings_none)
+TEST_F_TIMEOUT(bell, list_with_one_bad_bell_rings_none, TIMEOUT)
 {
 	struct shmk_bell_one ones[SHMK_BELLS_MAX + 1];
 	struct epoll_event ev = { .events = EPOLLIN };
@@ -446,7 +447,7 @@ TEST_F(bell, list_with_one_bad_bell_rings_none)
 	close(ep);
 }
 
-TEST_F(bell, of_a_queue_that_is_not_there_is_heard_by_nobody)
+TEST_F_TIMEOUT(bell, of_a_queue_that_is_not_there_is_heard_by_nobody, TIMEOUT)
 {
 	struct test_att reader;
 
@@ -460,7 +461,7 @@ TEST_F(bell, of_a_queue_that_is_not_there_is_heard_by_nobody)
 	EXPECT_EQ(-ENOTTY, raw_bell(self->pool, self->queue, SHMK_SIDE_RECV));
 }
 
-TEST_F(bell, side_file_is_for_polling_only)
+TEST_F_TIMEOUT(bell, side_file_is_for_polling_only, TIMEOUT)
 {
 	int fd = self->side[SHMK_SIDE_RECV];
 	char c = 0;
@@ -510,7 +511,7 @@ static struct io_uring_sqe *prep_bell(struct io_uring *ring, int fd,
 }
 
 /* When submitting returns, all completions are there: nothing waits in the driver. */
-TEST_F(bell, by_io_uring_is_over_when_submitted)
+TEST_F_TIMEOUT(bell, by_io_uring_is_over_when_submitted, TIMEOUT)
 {
 	struct shmk_bell_one one = { self->queue, SHMK_SIDE_RECV };
 	struct epoll_event ev = { .events = EPOLLIN };
@@ -588,18 +589,18 @@ static void rung_by_another_thread(struct __test_metadata *_metadata, bell_t *se
 }
 
 /* Kernel threads of the process have its mm, so they are the peer. */
-TEST_F(bell, by_an_io_uring_worker_rings)
+TEST_F_TIMEOUT(bell, by_an_io_uring_worker_rings, TIMEOUT)
 {
 	rung_by_another_thread(_metadata, self, 0, IOSQE_ASYNC);
 }
 
-TEST_F(bell, by_an_sqpoll_thread_rings)
+TEST_F_TIMEOUT(bell, by_an_sqpoll_thread_rings, TIMEOUT)
 {
 	rung_by_another_thread(_metadata, self, IORING_SETUP_SQPOLL, 0);
 }
 
 /* One poll request; each time the side becomes ready, one completion. */
-TEST_F(bell, multishot_poll_tells_each_time_and_ends_when_cancelled)
+TEST_F_TIMEOUT(bell, multishot_poll_tells_each_time_and_ends_when_cancelled, TIMEOUT)
 {
 	struct io_uring_sqe *sqe;
 	struct io_uring_cqe *cqe;

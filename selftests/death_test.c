@@ -17,7 +17,7 @@
 
 #include "death.h"
 
-#define TIMEOUT	60
+#define TIMEOUT	120
 
 /* ---- how a process can end ---- */
 
@@ -112,12 +112,13 @@ struct left_behind {
 	pid_t main;
 };
 
-static char task_state(pid_t pid)
+/* Of a thread of this process. */
+static char task_state(pid_t tid)
 {
 	char path[64], buf[512] = "", *p;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid, pid);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || read(fd, buf, sizeof(buf) - 1) < 0)
 		return 0;
@@ -185,6 +186,61 @@ TEST_F_TIMEOUT(death, last_thread_to_leave_gives_the_exit_code, TIMEOUT)
 	status = test_child_end(&c);
 	ASSERT_TRUE(WIFEXITED(status));
 	EXPECT_DIED(event, SHMK_REASON_EXITED, WEXITSTATUS(status));
+}
+
+struct asleep {
+	int fd;
+	bool reads;
+	volatile pid_t tid;
+};
+
+/* In read() or poll() for what does not come. */
+static void *thread_sleeps(void *arg)
+{
+	struct asleep *s = arg;
+	struct pollfd p = { .fd = s->fd, .events = POLLIN };
+	struct shmk_event event;
+
+	s->tid = syscall(SYS_gettid);
+	if (s->reads)
+		CHILD_CHECK(read(s->fd, &event, sizeof(event)) < 0);
+	else
+		poll(&p, 1, -1);
+	return NULL;
+}
+
+static int victim_sleeps(int sock, void *arg)
+{
+	static struct asleep s[3];
+	death_t *d = arg;
+	struct test_att a;
+	pthread_t thread;
+	int i;
+
+	CHILD_CHECK(!test_attach(d->pool, 0, 0, &a));
+	CHILD_CHECK(!raw_queue_open(a.fd, "q", NULL, NULL));
+	test_ends_now(a.fd);
+	s[0] = (struct asleep){ .fd = a.fd, .reads = true };
+	s[1] = (struct asleep){ .fd = test_events(a.fd), .reads = true };
+	s[2] = (struct asleep){ .fd = raw_queue_fd(a.fd, d->queue, SHMK_SIDE_RECV) };
+	for (i = 0; i < 3; i++) {
+		CHILD_CHECK(s[i].fd >= 0);
+		CHILD_CHECK(!pthread_create(&thread, NULL, thread_sleeps, &s[i]));
+		while (!s[i].tid || task_state(s[i].tid) != 'S')
+			sched_yield();
+	}
+	CHILD_CHECK(!test_say(sock, a.peer, a.gen, 0));
+	test_park(sock);
+}
+
+TEST_F_TIMEOUT(death, threads_asleep_in_the_module_delay_nothing, TIMEOUT)
+{
+	struct shmk_event event;
+	struct test_child c;
+	uint32_t peer, gen;
+
+	ASSERT_EQ(0, victim_start(&c, victim_sleeps, self, &peer, &gen));
+	KILL(&c, peer, gen, &event);
 }
 
 /* Made at run time: must be found in no other memory of the victim. */
@@ -849,7 +905,13 @@ static int victim_answers(int sock, void *arg)
 	return 0;
 }
 
-#define EXPECT_ANSWERS(c, value) do {							struct test_msg answer_;							EXPECT_EQ(0, test_say((c)->sock, (value), 0, 0));				EXPECT_EQ(0, test_hear((c)->sock, &answer_));					EXPECT_EQ((value), answer_.v[0]);						EXPECT_EQ((value), LOAD((uint64_t *)self->me.data));			} while (0)
+#define EXPECT_ANSWERS(c, value) do {						\
+	struct test_msg answer_;						\
+	EXPECT_EQ(0, test_say((c)->sock, (value), 0, 0));			\
+	EXPECT_EQ(0, test_hear((c)->sock, &answer_));				\
+	EXPECT_EQ((value), answer_.v[0]);					\
+	EXPECT_EQ((value), LOAD((uint64_t *)self->me.data));			\
+} while (0)
 
 TEST_F_TIMEOUT(death, being_stopped_is_not_a_death, TIMEOUT)
 {
@@ -1070,7 +1132,15 @@ static void hold(struct test_att *a, uint32_t queue, uint32_t span, uint32_t blo
 	}
 }
 
-#define EXPECT_BACK(span, blocks) do {							for (uint32_t i_ = 0; i_ < (blocks); i_++)						EXPECT_EQ(SHMK_BLOCK_WORD(HOLD_GEN + 1, SHMK_BLOCK_FREE),				  LOAD(test_block(&self->me, (span) * SHMK_SPAN_UNITS +						  i_ * shmk_class_units(HOLD_CLASS))));		EXPECT_EQ(SHMK_SPAN_FREE, SHMK_SPAN_KIND(LOAD(&test_span(&self->me, (span))->word))); 	EXPECT_EQ(0, SHMK_SPAN_OWNER(LOAD(&test_span(&self->me, (span))->word)));	} while (0)
+#define EXPECT_BACK(span, blocks) do {						\
+	uint64_t back_ = LOAD(&test_span(&self->me, (span))->word);		\
+	for (uint32_t i_ = 0; i_ < (blocks); i_++)				\
+		EXPECT_EQ(SHMK_BLOCK_WORD(HOLD_GEN + 1, SHMK_BLOCK_FREE),	\
+			  LOAD(test_block(&self->me, (span) * SHMK_SPAN_UNITS +	\
+					  i_ * shmk_class_units(HOLD_CLASS))));	\
+	EXPECT_EQ(SHMK_SPAN_FREE, SHMK_SPAN_KIND(back_));			\
+	EXPECT_EQ(0, SHMK_SPAN_OWNER(back_));					\
+} while (0)
 
 static int victim_holds(int sock, void *arg)
 {

@@ -12,7 +12,7 @@
 
 #include "death.h"
 
-#define TIMEOUT	60
+#define TIMEOUT	120
 
 /* ---- each row of the table ---- */
 
@@ -480,7 +480,12 @@ static void kill_with_spans(struct __test_metadata *_metadata, death_t *self,
 }
 
 #define SPAN_IS(span, word_) EXPECT_EQ((word_), LOAD(&test_span(&self->me, (span))->word))
-#define SPAN_FREED(span) do {								uint64_t span_word_ = LOAD(&test_span(&self->me, (span))->word);		EXPECT_EQ(SHMK_SPAN_FREE, SHMK_SPAN_KIND(span_word_));				EXPECT_EQ(0, SHMK_SPAN_OWNER(span_word_));					EXPECT_FALSE(test_map_bit(&self->me, self->me.status->taken_map_off, (span))); } while (0)
+#define SPAN_FREED(span) do {							\
+	uint64_t word_ = LOAD(&test_span(&self->me, (span))->word);		\
+	EXPECT_EQ(SHMK_SPAN_FREE, SHMK_SPAN_KIND(word_));			\
+	EXPECT_EQ(0, SHMK_SPAN_OWNER(word_));					\
+	EXPECT_FALSE(test_map_bit(&self->me, self->me.status->taken_map_off, (span))); \
+} while (0)
 
 static void span_entry(struct test_att *a, uint32_t i, uint32_t op, uint32_t span, uint32_t gen,
 		       uint32_t nr)

@@ -112,7 +112,7 @@ static uint64_t memory_of(struct __test_metadata *_metadata, int device, uint64_
 
 /* ---- sizes ---- */
 
-TEST_F_TIMEOUT(limit, odd_sizes_are_refused, 60)
+TEST_F_TIMEOUT(limit, odd_sizes_are_refused, 120)
 {
 	static const struct {
 		uint64_t bytes;
@@ -145,7 +145,7 @@ TEST_F_TIMEOUT(limit, odd_sizes_are_refused, 60)
 	close(i);
 }
 
-TEST_F_TIMEOUT(limit, too_large_is_refused_at_once_and_nothing_overflows, 60)
+TEST_F_TIMEOUT(limit, too_large_is_refused_at_once_and_nothing_overflows, 120)
 {
 	static const struct {
 		uint64_t bytes, rings;
@@ -190,7 +190,7 @@ TEST_F_TIMEOUT(limit, too_large_is_refused_at_once_and_nothing_overflows, 60)
 	EXPECT_GT(30 * 1000000000ULL, test_now_ns() - start);
 }
 
-TEST_F_TIMEOUT(limit, numbers_of_peers_and_queues_have_bounds, 60)
+TEST_F_TIMEOUT(limit, numbers_of_peers_and_queues_have_bounds, 120)
 {
 	struct shmk_pool_create args = raw_pool_args("many", SPAN_BYTES, 12);
 	struct shmk_pool_info info;
@@ -258,7 +258,7 @@ static int within_memlock(int sock, void *arg)
 	return 0;
 }
 
-TEST_F_TIMEOUT(limit, memlock_is_charged_exactly_and_given_back, 60)
+TEST_F_TIMEOUT(limit, memlock_is_charged_exactly_and_given_back, 120)
 {
 	struct memlock_arg m = { .who = &plain, .device = self->device };
 
@@ -277,7 +277,7 @@ static int tries_memlock(int sock, void *arg)
 	return 0;
 }
 
-TEST_F_TIMEOUT(limit, memlock_is_met_to_the_page, 60)
+TEST_F_TIMEOUT(limit, memlock_is_met_to_the_page, 120)
 {
 	struct memlock_arg m = { .who = &plain, .device = self->device };
 
@@ -307,7 +307,7 @@ static int keeps_a_pool(int sock, void *arg)
 }
 
 /* The user, not the process, has so much locked; and a killed maker's pool is off the account. */
-TEST_F_TIMEOUT(limit, memlock_counts_all_of_a_users_pools_and_nobody_elses, 60)
+TEST_F_TIMEOUT(limit, memlock_counts_all_of_a_users_pools_and_nobody_elses, 120)
 {
 	struct memlock_arg m = { .who = &plain, .device = self->device };
 	struct test_child c;
@@ -451,7 +451,7 @@ static int makes_a_large_pool(int sock, void *arg)
 	test_park(sock);
 }
 
-TEST_F_TIMEOUT(limit, maker_killed_while_making_leaves_nothing, 60)
+TEST_F_TIMEOUT(limit, maker_killed_while_making_leaves_nothing, 120)
 {
 	struct test_child c;
 	struct test_msg m;
@@ -467,7 +467,7 @@ TEST_F_TIMEOUT(limit, maker_killed_while_making_leaves_nothing, 60)
 
 /* ---- the module's own limits ---- */
 
-TEST_F_TIMEOUT(limit, max_pool_bytes_holds_for_everybody, 60)
+TEST_F_TIMEOUT(limit, max_pool_bytes_holds_for_everybody, 120)
 {
 	int fd;
 
@@ -488,7 +488,7 @@ TEST_F_TIMEOUT(limit, max_pool_bytes_holds_for_everybody, 60)
 	close(fd);
 }
 
-TEST_F_TIMEOUT(limit, max_total_bytes_counts_all_memory_of_all_pools, 60)
+TEST_F_TIMEOUT(limit, max_total_bytes_counts_all_memory_of_all_pools, 120)
 {
 	uint64_t memory = memory_of(_metadata, self->device, SPAN_BYTES);
 	int fd[2];
@@ -526,7 +526,7 @@ static int makes_one(int sock, void *arg)
 	return ret < 0 ? -ret : 0;
 }
 
-TEST_F_TIMEOUT(limit, max_pools_per_user_counts_by_maker, 60)
+TEST_F_TIMEOUT(limit, max_pools_per_user_counts_by_maker, 120)
 {
 	/* Without it, RLIMIT_MEMLOCK would come into play. */
 	struct test_who rich = { "other user", 1001, 1001, 1001, 0, CAP(IPC_LOCK) };
@@ -560,7 +560,7 @@ static int attach_poisoned(int fd, struct shmk_attach *args)
 	return raw(fd, SHMK_IOC_ATTACH, args);
 }
 
-TEST_F_TIMEOUT(limit, peer_ids_run_out_with_ENOSPC_and_come_back, 60)
+TEST_F_TIMEOUT(limit, peer_ids_run_out_with_ENOSPC_and_come_back, 120)
 {
 	struct shmk_pool_create args = raw_pool_args(NULL, SPAN_BYTES, 12);
 	struct shmk_pool_info info;
@@ -596,7 +596,7 @@ TEST_F_TIMEOUT(limit, peer_ids_run_out_with_ENOSPC_and_come_back, 60)
 	close(p);
 }
 
-TEST_F_TIMEOUT(limit, ledgers_have_a_bound, 60)
+TEST_F_TIMEOUT(limit, ledgers_have_a_bound, 120)
 {
 	struct shmk_attach args = { .size = sizeof(args), .nr_entries = SHMK_ENTRIES_MAX + 1 };
 	int p = pool(self->device, SPAN_BYTES, 12), att;
@@ -613,7 +613,7 @@ TEST_F_TIMEOUT(limit, ledgers_have_a_bound, 60)
 	close(p);
 }
 
-TEST_F_TIMEOUT(limit, queue_ids_run_out_with_ENOSPC_and_come_back, 60)
+TEST_F_TIMEOUT(limit, queue_ids_run_out_with_ENOSPC_and_come_back, 120)
 {
 	struct shmk_pool_create args = raw_pool_args(NULL, SPAN_BYTES, 12);
 	struct shmk_queue_create create = { .size = sizeof(create), .name = "c", .capacity = 1,
@@ -648,7 +648,7 @@ TEST_F_TIMEOUT(limit, queue_ids_run_out_with_ENOSPC_and_come_back, 60)
 	close(p);
 }
 
-TEST_F_TIMEOUT(limit, ring_room_runs_out_with_ENOSPC_and_is_used_to_the_end, 60)
+TEST_F_TIMEOUT(limit, ring_room_runs_out_with_ENOSPC_and_is_used_to_the_end, 120)
 {
 	struct shmk_pool_create args = raw_pool_args(NULL, SPAN_BYTES, 12);
 	uint64_t ring = sizeof(struct shmk_ring) + 4 * 64;
@@ -726,7 +726,7 @@ static int without_fds(int sock, void *arg)
 	return 0;
 }
 
-TEST_F_TIMEOUT(limit, call_that_gets_no_fd_leaves_no_trace, 60)
+TEST_F_TIMEOUT(limit, call_that_gets_no_fd_leaves_no_trace, 120)
 {
 	EXPECT_EQ(0, test_child_run(without_fds, &self->device));
 }

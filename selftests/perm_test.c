@@ -143,7 +143,7 @@ static int expected(uint32_t mode, enum role role, bool rdonly)
 	return role == IS_ALMIGHTY || (bits & want) == want ? 0 : -EACCES;
 }
 
-TEST_F_TIMEOUT(perm, mode_decides_by_owner_group_and_others, 60)
+TEST_F_TIMEOUT(perm, mode_decides_by_owner_group_and_others, 120)
 {
 	static const uint32_t modes[] = { 0, 0600, 0400, 0200, 0060, 0640, 0606, 0066, 0444, 0666 };
 	struct call c = { .device = self->device };
@@ -172,7 +172,7 @@ TEST_F_TIMEOUT(perm, mode_decides_by_owner_group_and_others, 60)
 }
 
 /* As for System V memory: who made it counts as its owner, like the one it was given to. */
-TEST_F_TIMEOUT(perm, maker_and_owner_are_both_owners, 60)
+TEST_F_TIMEOUT(perm, maker_and_owner_are_both_owners, 120)
 {
 	static const struct test_who powerless = { "maker", 0, 0, 0, 0, 0 };
 	struct call c = { .device = self->device, .name = "given" };
@@ -199,7 +199,7 @@ TEST_F_TIMEOUT(perm, maker_and_owner_are_both_owners, 60)
 
 /* ---- making ---- */
 
-TEST_F_TIMEOUT(perm, only_with_CAP_CHOWN_a_pool_can_be_given_away, 60)
+TEST_F_TIMEOUT(perm, only_with_CAP_CHOWN_a_pool_can_be_given_away, 120)
 {
 	static const struct test_who chowner = { "chowner", STRANGER, STRANGER, STRANGER, 0, CAP(CHOWN) };
 	static const struct test_who member = { "member", STRANGER, STRANGER, STRANGER, GROUP, 0 };
@@ -236,7 +236,7 @@ TEST_F_TIMEOUT(perm, only_with_CAP_CHOWN_a_pool_can_be_given_away, 60)
 
 /* ---- destroying ---- */
 
-TEST_F_TIMEOUT(perm, only_owner_maker_and_CAP_SYS_ADMIN_destroy, 60)
+TEST_F_TIMEOUT(perm, only_owner_maker_and_CAP_SYS_ADMIN_destroy, 120)
 {
 	static const struct {
 		struct test_who who;
@@ -275,7 +275,7 @@ TEST_F_TIMEOUT(perm, only_owner_maker_and_CAP_SYS_ADMIN_destroy, 60)
 
 /* ---- files as capabilities ---- */
 
-TEST_F_TIMEOUT(perm, passed_pool_file_lets_in_whoever_has_it, 60)
+TEST_F_TIMEOUT(perm, passed_pool_file_lets_in_whoever_has_it, 120)
 {
 	struct call c = { .device = self->device, .name = "closed" };
 	struct shmk_pool_create args = raw_pool_args("closed", POOL_BYTES, 12);
@@ -318,7 +318,7 @@ static int takes_an_fd(int sock, void *arg)
 	test_park(sock);
 }
 
-TEST_F_TIMEOUT(perm, pool_file_goes_by_SCM_RIGHTS_to_another_user, 60)
+TEST_F_TIMEOUT(perm, pool_file_goes_by_SCM_RIGHTS_to_another_user, 120)
 {
 	struct shmk_peer_info info = { .size = sizeof(info) };
 	struct test_child c;
@@ -388,7 +388,7 @@ static int reads_only(struct call *c)
 	return 0;
 }
 
-TEST_F_TIMEOUT(perm, who_may_only_read_cannot_write_or_make_or_remove, 60)
+TEST_F_TIMEOUT(perm, who_may_only_read_cannot_write_or_make_or_remove, 120)
 {
 	struct call c = { .device = self->device, .name = "library" };
 	struct shmk_pool_create args = raw_pool_args("library", POOL_BYTES, 12);
@@ -431,7 +431,7 @@ static int lists(struct call *c)
 	return 0;
 }
 
-TEST_F_TIMEOUT(perm, list_leaves_out_what_the_caller_may_not_read, 60)
+TEST_F_TIMEOUT(perm, list_leaves_out_what_the_caller_may_not_read, 120)
 {
 	struct call c = { .device = self->device };
 	struct shmk_pool_create args;
@@ -516,7 +516,7 @@ static int root_of_nothing(int sock, void *arg)
 	return 0;
 }
 
-TEST_F_TIMEOUT(perm, root_of_a_user_namespace_has_no_rights, 60)
+TEST_F_TIMEOUT(perm, root_of_a_user_namespace_has_no_rights, 120)
 {
 	struct ns_arg n = { .device = self->device };
 	int ret;
@@ -606,7 +606,7 @@ static bool is_pid_1_inside(pid_t pid)
 	return inner == 1;
 }
 
-TEST_F_TIMEOUT(perm, pids_and_uids_are_told_as_the_reader_sees_them, 60)
+TEST_F_TIMEOUT(perm, pids_and_uids_are_told_as_the_reader_sees_them, 120)
 {
 	struct ns_arg n = { .device = self->device };
 	struct shmk_peer_info info;

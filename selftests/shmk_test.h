@@ -6,7 +6,7 @@
  * Nothing here uses libshmk: a bug in the library must not hide one in the
  * module. All functions that can fail return -errno. Waiting is always for
  * something (a message, an event, a pidfd) and never longer than PATIENCE_MS,
- * which has to be enough for an emulated debug kernel.
+ * which has to be enough for an emulated debug kernel on a busy machine.
  */
 #ifndef SHMK_TEST_H
 #define SHMK_TEST_H
@@ -24,7 +24,7 @@
 
 #include "raw.h"
 
-#define PATIENCE_MS	20000
+#define PATIENCE_MS	45000
 
 #define LOAD(p)		__atomic_load_n(p, __ATOMIC_SEQ_CST)
 #define STORE(p, v)	__atomic_store_n(p, v, __ATOMIC_SEQ_CST)
