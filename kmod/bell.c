@@ -15,8 +15,9 @@
  *
  * Either S4 sees P1, then poll() says ready; or P3 sees S2, then the publisher
  * rings, and the bell finds the sleeper on the wait queue because of S1. S3
- * pairs with P2. A publisher that dies between swap and ring has a WAITING
- * entry in its ledger, and settling rings for it.
+ * pairs with P2. A publisher that dies between swap and ring still has an entry
+ * that names the queue in its ledger (SENDING, TAKEN, ..., WAITING for a batch),
+ * and settling rings for it.
  *
  * The waiters word can be written by any full member. A spoiled word costs a
  * wake-up that members of that pool then miss; it costs the kernel nothing.
