@@ -17,16 +17,12 @@
  * Every operation says how many kill points it must cover at least; a sweep
  * that covers fewer fails, so that it cannot shrink unseen.
  *
- * From the 60th instruction on the points lie further and further apart, a 60th
- * of the way; SHMK_SWEEP_FULL=1 takes every one. SHMK_SWEEP_STRIDE=n
- * takes only every n-th even before (the guest, which is emulated, does).
+ * How densely the points lie: see sweep.h.
  * SHMK_SWEEP_WRAP=1: laps and generations begin just below their wrap.
  * SHMK_TEST_BACKEND: local (default) or module. SHMK_SWEEP_OP: only that one.
  */
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -38,6 +34,7 @@
 
 #include "internal.h"
 #include "kselftest.h"
+#include "sweep.h"
 
 #define CAPACITY	8
 #define POOL_BYTES	(4UL << 20)	/* 64 spans */
@@ -45,8 +42,7 @@
 
 static char uri[64];
 static uint32_t own_id = 100;	/* of the messages a victim makes; even ones are blocks */
-static long stride = 1;
-static bool full, wraps;
+static bool wraps;
 
 struct round {
 	struct shmk	*s;		/* the survivor */
@@ -73,32 +69,6 @@ struct op {
 	/* victim, swept */
 	void		(*run)(struct victim *v);
 };
-
-/* ------------------------------------------------------------- failing -- */
-
-static char why[512];
-
-static bool fail(const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(why, sizeof(why), fmt, ap);
-	va_end(ap);
-	return false;
-}
-
-static void die(const char *what, int ret)
-{
-	ksft_print_msg("%s: %s\n", what, strerror(-ret));
-	_exit(99);
-}
-
-static void must(const char *what, int ret)
-{
-	if (ret < 0)
-		die(what, ret);
-}
 
 /* ------------------------------------------------------------ messages -- */
 
@@ -415,17 +385,9 @@ static const struct op ops[] = {
 
 /* --------------------------------------------------------- the victim -- */
 
-static void breakpoint(void)
+static void victim_main(const void *arg)
 {
-#if defined(__x86_64__) || defined(__i386__)
-	__asm__ volatile("int3" ::: "memory");
-#else
-	raise(SIGTRAP);
-#endif
-}
-
-static void victim_main(const struct op *op)
-{
+	const struct op *op = arg;
 	static struct victim v;
 	struct shmk_attach_opts opts = { .spin_us = -1 };
 
@@ -433,63 +395,16 @@ static void victim_main(const struct op *op)
 	must("victim: queue", shmk_queue_open(v.s, "q", NULL, SHMK_TRY, &v.q));
 	must("victim: queue", shmk_queue_open(v.s, "sp", NULL, SHMK_TRY, &v.sp));
 	op->prepare(&v);
-	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
-		die("traceme", -errno);
-	breakpoint();
+	sweep_begin();
 	op->run(&v);
-	breakpoint();
-	_exit(0);
-}
-
-/* Steps @n instructions; false when the operation was over before. */
-static bool step(pid_t pid, long n)
-{
-	siginfo_t info;
-	int status;
-
-	while (n--) {
-		if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL))
-			die("singlestep", -errno);
-		if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) {
-			ksft_print_msg("victim ended by itself: status %#x\n", status);
-			_exit(99);
-		}
-		if (ptrace(PTRACE_GETSIGINFO, pid, NULL, &info))
-			die("getsiginfo", -errno);
-		/* TRAP_TRACE or TRAP_BRKPT (after a system call) is a step; int3 is SI_KERNEL. */
-		if (WSTOPSIG(status) == SIGTRAP && info.si_code == SI_KERNEL)
-			return false;
-	}
-	return true;
+	sweep_end();
 }
 
 static pid_t victim_start(const struct op *op)
 {
-	pid_t pid = fork();
-	int status;
-
-	if (pid < 0)
-		die("fork", -errno);
-	if (!pid)
-		victim_main(op);
-	if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) {
-		ksft_print_msg("%s: victim did not get to its breakpoint: %#x\n", op->name,
-			       status);
-		_exit(99);
-	}
-	return pid;
+	return sweep_victim(op->name, victim_main, op);
 }
 
-static void victim_kill(pid_t pid)
-{
-	int status;
-
-	kill(pid, SIGKILL);
-	do {
-		if (waitpid(pid, &status, 0) != pid)
-			die("waitpid", -errno);
-	} while (!WIFSIGNALED(status) && !WIFEXITED(status));
-}
 
 /* -------------------------------------------------------- the survivor -- */
 
@@ -498,7 +413,7 @@ static bool check_pool(struct round *r, const char *when)
 	char report[256];
 
 	if (shmk_pool_check(r->s, report, sizeof(report)))
-		return fail("%s: %s", when, report);
+		return sweep_fail("%s: %s", when, report);
 	return true;
 }
 
@@ -511,15 +426,15 @@ static bool drain(struct shmk_queue *q, uint64_t seen[4], unsigned int *nr)
 
 	while (!(ret = shmk_recv(q, &msg, SHMK_TRY))) {
 		if (!get_id(&msg, &id) || id >= 256)
-			return fail("a message is damaged (first word %u, length %zu)",
+			return sweep_fail("a message is damaged (first word %u, length %zu)",
 				    *(uint32_t *)msg.data, msg.len);
 		if (seen[id >> 6] >> (id & 63) & 1)
-			return fail("message %u came twice", id);
+			return sweep_fail("message %u came twice", id);
 		seen[id >> 6] |= 1ULL << (id & 63);
 		(*nr)++;
 		shmk_free(&msg);
 	}
-	return ret == -EAGAIN ? true : fail("recv: %s", strerror(-ret));
+	return ret == -EAGAIN ? true : sweep_fail("recv: %s", strerror(-ret));
 }
 
 static bool refill(struct round *r, struct shmk_queue *q)
@@ -534,11 +449,11 @@ static bool refill(struct round *r, struct shmk_queue *q)
 		for (id = 0; id < CAPACITY; id++) {
 			ret = shmk_alloc(r->s, id_len(2 * id), 0, &msg);
 			if (ret)
-				return fail("alloc: %s", strerror(-ret));
+				return sweep_fail("alloc: %s", strerror(-ret));
 			put_id(&msg, 2 * id);
 			ret = shmk_send(q, &msg, SHMK_TRY);
 			if (ret)
-				return fail("message %u of %u after the death: send: %s", id,
+				return sweep_fail("message %u of %u after the death: send: %s", id,
 					    CAPACITY, strerror(-ret));
 		}
 		memset(seen, 0, sizeof(seen));
@@ -546,7 +461,7 @@ static bool refill(struct round *r, struct shmk_queue *q)
 		if (!drain(q, seen, &nr))
 			return false;
 		if (nr != CAPACITY)
-			return fail("%u of %u messages came back", nr, CAPACITY);
+			return sweep_fail("%u of %u messages came back", nr, CAPACITY);
 	}
 	return true;
 }
@@ -565,11 +480,11 @@ static bool all_memory_back(struct round *r)
 		shmk_free(&msg[i]);
 	must("stat", shmk_pool_stat(r->s, &stat));
 	if (stat.blocks_used)
-		return fail("%llu blocks (%llu bytes) are still in use",
+		return sweep_fail("%llu blocks (%llu bytes) are still in use",
 			    (unsigned long long)stat.blocks_used,
 			    (unsigned long long)stat.bytes_used);
 	if (n != POOL_BYTES >> 16)
-		return fail("only %u of %lu spans can be allocated", n, POOL_BYTES >> 16);
+		return sweep_fail("only %u of %lu spans can be allocated", n, POOL_BYTES >> 16);
 	return true;
 }
 
@@ -584,7 +499,7 @@ static bool wait_gone(struct round *r)
 		if (stat.peers_now == 1)
 			return true;
 	} while (now_ns() < deadline);
-	return fail("%u peers are still there", stat.peers_now);
+	return sweep_fail("%u peers are still there", stat.peers_now);
 }
 
 static bool survivor(const struct op *op, struct round *r, unsigned int put)
@@ -611,7 +526,7 @@ static bool survivor(const struct op *op, struct round *r, unsigned int put)
 	if (stat.lost_messages > missing ||
 	    (op->does == KEEPS && missing) ||
 	    (op->does == TAKES && missing - stat.lost_messages > small))
-		return fail("%u messages are missing, %llu are reported lost", missing,
+		return sweep_fail("%u messages are missing, %llu are reported lost", missing,
 			    (unsigned long long)stat.lost_messages);
 	if (!refill(r, r->q) || !refill(r, r->sp))
 		return false;
@@ -675,8 +590,8 @@ static bool kill_after(const struct op *op, long n, bool *ok)
 	put = op->before(&r);
 	roles_drop(&r);
 	pid = victim_start(op);
-	more = step(pid, n);
-	victim_kill(pid);
+	more = sweep_step(pid, n);
+	sweep_kill(pid);
 	*ok = survivor(op, &r, put);
 	shmk_detach(r.s);
 	return more;
@@ -691,11 +606,11 @@ static void sweep(const struct op *op)
 		more = kill_after(op, n, &ok);
 		points++;
 		last = n;
-		next = n + (!full && n / 60 > stride ? n / 60 : stride);
+		next = sweep_next(n);
 	}
 	n = last;
 	if (!ok)
-		ksft_test_result_fail("%s killed after %ld instructions: %s\n", op->name, n, why);
+		ksft_test_result_fail("%s killed after %ld instructions: %s\n", op->name, n, sweep_why);
 	else if (n < (long)op->points)
 		ksft_test_result_fail("%s has only %ld kill points, not %u\n", op->name, n,
 				      op->points);
@@ -755,9 +670,9 @@ static long op_length(const struct op *op)
 	op->before(&r);
 	roles_drop(&r);
 	pid = victim_start(op);
-	while (step(pid, 1))
+	while (sweep_step(pid, 1))
 		n++;
-	victim_kill(pid);
+	sweep_kill(pid);
 	shmk_detach(r.s);
 	return n;
 }
@@ -775,11 +690,11 @@ static long settle_length(const struct op *dead, long n)
 	roles_drop(&r);
 	a = victim_start(dead);
 	b = victim_start(op);
-	step(a, n);
-	victim_kill(a);
-	while (step(b, 1))
+	sweep_step(a, n);
+	sweep_kill(a);
+	while (sweep_step(b, 1))
 		m++;
-	victim_kill(b);
+	sweep_kill(b);
 	shmk_detach(r.s);
 	return m;
 }
@@ -803,13 +718,13 @@ static bool kill_both(const struct pair *p, long n, long m)
 	own_id = 150;
 	pb = victim_start(b);
 	own_id = 100;
-	step(pa, n);
+	sweep_step(pa, n);
 	if (p->b_settles)
-		victim_kill(pa);
-	step(pb, m);
+		sweep_kill(pa);
+	sweep_step(pb, m);
 	if (!p->b_settles)
-		victim_kill(pa);
-	victim_kill(pb);
+		sweep_kill(pa);
+	sweep_kill(pb);
 	if (b->does > both.does)
 		both.does = b->does;
 	/* A settler that dies takes what it had counted with it: local only. */
@@ -837,7 +752,7 @@ static void pair_sweep(const struct pair *p)
 		}
 		if (!ok)
 			ksft_test_result_fail("%s and %s killed after %ld and %ld instructions: %s\n",
-					      p->a, p->b, n, m, why);
+					      p->a, p->b, n, m, sweep_why);
 	}
 	if (ok)
 		ksft_test_result_pass("%s %s %s # at %u pairs of points\n", p->a,
@@ -890,13 +805,13 @@ static bool stop_after(const struct op *op, long n, unsigned int *least, bool *m
 	op->before(&r);
 	roles_drop(&r);
 	pid = victim_start(op);
-	*more = step(pid, n);
+	*more = sweep_step(pid, n);
 	got = flow(&r, STOP_FLOW);
 	if (got < *least)
 		*least = got;
-	ok = got >= CAPACITY - 1 || fail("only %u messages pass", got);
+	ok = got >= CAPACITY - 1 || sweep_fail("only %u messages pass", got);
 	if (*more)
-		while (step(pid, 1))
+		while (sweep_step(pid, 1))
 			;
 	kill(pid, SIGCONT);
 	ptrace(PTRACE_DETACH, pid, NULL, NULL);
@@ -914,13 +829,13 @@ static void stop_sweep(const struct op *op)
 	bool ok = true, more = true;
 	long n, points = 0;
 
-	for (n = 0; more && ok; n += stride + n / 40, points++)
+	for (n = 0; more && ok; n += sweep_stride + n / 40, points++)
 		ok = stop_after(op, n, &least, &more);
 	if (ok)
 		ksft_test_result_pass("%s stopped, the others go on # for at least %u of %u messages, ring of %u, %ld points\n",
 				      op->name, least, STOP_FLOW, CAPACITY, points);
 	else
-		ksft_test_result_fail("%s stopped after %ld instructions: %s\n", op->name, n, why);
+		ksft_test_result_fail("%s stopped after %ld instructions: %s\n", op->name, n, sweep_why);
 }
 
 /* --------------------------------------------------------------- main -- */
@@ -977,32 +892,15 @@ static unsigned int planned(const char *mode)
 	return n;
 }
 
-/*
- * A step hands over between two processes. On two processors each hand-over is
- * an interrupt to another one, and in a guest that processor may not even be
- * running: measured 100 times as slow with two guests on two cores.
- */
-static void pin_to_one_cpu(void)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(sched_getcpu(), &set);
-	must("sched_setaffinity", sched_setaffinity(0, sizeof(set), &set) ? -errno : 0);
-}
-
 int main(int argc, char **argv)
 {
-	const char *backend = getenv("SHMK_TEST_BACKEND"), *every = getenv("SHMK_SWEEP_STRIDE");
+	const char *backend = getenv("SHMK_TEST_BACKEND");
 	const char *mode = argc > 1 ? argv[1] : "kills";
 
-	if (every && atol(every) > 0)
-		stride = atol(every);
-	full = getenv("SHMK_SWEEP_FULL") != NULL;
 	wraps = getenv("SHMK_SWEEP_WRAP") != NULL;
 	snprintf(uri, sizeof(uri), "%s:sweep-%d",
 		 backend && !strcmp(backend, "module") ? "shmk" : "local", (int)getpid());
-	pin_to_one_cpu();
+	sweep_init();
 	ksft_print_header();
 	ksft_set_plan(planned(mode));
 	if (!strcmp(mode, "pairs"))
