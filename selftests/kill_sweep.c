@@ -19,6 +19,7 @@
  *
  * How densely the points lie: see sweep.h.
  * SHMK_SWEEP_WRAP=1: laps and generations begin just below their wrap.
+ * SHMK_SWEEP_GRID=n: of pairs, n points of each of the two instead of 7.
  * SHMK_TEST_BACKEND: local (default) or module. SHMK_SWEEP_OP: only that one.
  */
 #include <errno.h>
@@ -35,6 +36,7 @@
 #include "internal.h"
 #include "kselftest.h"
 #include "sweep.h"
+#include "wrap.h"
 
 #define CAPACITY	8
 #define POOL_BYTES	(4UL << 20)	/* 64 spans */
@@ -42,7 +44,8 @@
 
 static char uri[64];
 static uint32_t own_id = 100;	/* of the messages a victim makes; even ones are blocks */
-static bool wraps;
+static bool wraps, on_module;
+static unsigned int grid = 7;	/* pairs: points of each of the two, evenly over the operation */
 
 struct round {
 	struct shmk	*s;		/* the survivor */
@@ -533,27 +536,6 @@ static bool survivor(const struct op *op, struct round *r, unsigned int put)
 	return all_memory_back(r) && check_pool(r, "at the end");
 }
 
-/* The next message but one begins lap 0 again. */
-static void ring_near_wrap(const struct shmk_ring_view *rv)
-{
-	uint64_t pos = (uint64_t)UINT32_MAX << rv->capacity_shift | (CAPACITY - 2);
-
-	rv->ring->head = pos;
-	rv->ring->tail = pos;
-	shmk_slot_at(rv, CAPACITY - 2)->p = SHMK_P(UINT32_MAX, SHMK_KIND_EMPTY, 0);
-	shmk_slot_at(rv, CAPACITY - 1)->p = SHMK_P(UINT32_MAX, SHMK_KIND_EMPTY, 0);
-}
-
-static void pool_near_wrap(const struct shmk_view *view)
-{
-	uint32_t i;
-
-	for (i = 0; i < view->nr_spans; i++)
-		view->spans[i].word = SHMK_SPAN_WORD(0xffff, 0, 0, 0, SHMK_SPAN_FREE);
-	for (i = 0; i < view->nr_spans << SHMK_SPAN_UNITS_SHIFT; i++)
-		view->blocks[i].word = SHMK_BLOCK_WORD(UINT32_MAX, SHMK_BLOCK_FREE);
-}
-
 static void round_open(struct round *r)
 {
 	struct shmk_pool_opts pool = { .bytes = POOL_BYTES, .nr_peers = 16, .nr_queues = 8 };
@@ -565,9 +547,11 @@ static void round_open(struct round *r)
 	q.flags |= SHMK_QUEUE_SP | SHMK_QUEUE_SC;
 	must("queue", shmk_queue_open(r->s, "sp", &q, SHMK_TRY, &r->sp));
 	if (wraps) {
-		ring_near_wrap(&r->q->rv);
-		ring_near_wrap(&r->sp->rv);
-		pool_near_wrap(&r->s->view);
+		wrap_ring(&r->q->rv);
+		wrap_ring(&r->sp->rv);
+		wrap_blocks(&r->s->view);
+		if (!on_module)
+			wrap_peers(r->s);
 	}
 }
 
@@ -632,8 +616,6 @@ static const struct op *op_find(const char *name)
 }
 
 /* --------------------------------------------------------------- pairs -- */
-
-#define GRID	7	/* points of each of the two, evenly over the operation */
 
 struct pair {
 	const char	*a, *b;
@@ -741,13 +723,13 @@ static void pair_sweep(const struct pair *p)
 	unsigned int i, j, points = 0;
 	bool ok = true;
 
-	for (i = 0; i < GRID && ok; i++) {
-		long n = (la * (i + 1) - 1) / GRID, m = 0;
+	for (i = 0; i < grid && ok; i++) {
+		long n = (la * (i + 1) - 1) / grid, m = 0;
 
 		if (p->b_settles)
 			lb = settle_length(op_find(p->a), n);
-		for (j = 0; j < GRID && ok; j++, points++) {
-			m = (lb * (j + 1) - 1) / GRID;
+		for (j = 0; j < grid && ok; j++, points++) {
+			m = (lb * (j + 1) - 1) / grid;
 			ok = kill_both(p, n, m);
 		}
 		if (!ok)
@@ -898,8 +880,10 @@ int main(int argc, char **argv)
 	const char *mode = argc > 1 ? argv[1] : "kills";
 
 	wraps = getenv("SHMK_SWEEP_WRAP") != NULL;
-	snprintf(uri, sizeof(uri), "%s:sweep-%d",
-		 backend && !strcmp(backend, "module") ? "shmk" : "local", (int)getpid());
+	if (getenv("SHMK_SWEEP_GRID") && atoi(getenv("SHMK_SWEEP_GRID")) > 0)
+		grid = atoi(getenv("SHMK_SWEEP_GRID"));
+	on_module = backend && !strcmp(backend, "module");
+	snprintf(uri, sizeof(uri), "%s:sweep-%d", on_module ? "shmk" : "local", (int)getpid());
 	sweep_init();
 	ksft_print_header();
 	ksft_set_plan(planned(mode));

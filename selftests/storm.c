@@ -2,7 +2,7 @@
 /*
  * storm.c - many processes, any of which is killed or stopped at any time.
  *
- * storm [--kills N] [--procs N] [--seed N]
+ * storm [--kills N] [--procs N] [--seed N] [--wrap 1]
  *
  * Workers send, receive and forward checksummed messages through queues of all
  * kinds; the controller kills, stops, continues and replaces them. While that
@@ -13,9 +13,11 @@
  *     doing is known from its record (one word per life) and bounds the rest;
  *   - no block is in use, all memory can be had in one piece, the pool checks.
  * Nobody may be stuck: there must be progress in every PROGRESS_MS.
+ * --wrap 1: positions, laps and generations begin just below their wrap.
  */
 #include "lib_test.h"
 #include "kselftest.h"
+#include "wrap.h"
 
 #define NR_QUEUES	5
 #define NR_IDS		(1U << 26)
@@ -63,6 +65,7 @@ static const struct shmk_queue_opts kinds[NR_QUEUES] = {
 static struct shared *sh;
 static char uri[64];
 static uint32_t seed;
+static bool wraps;
 
 static uint32_t rnd(void)
 {
@@ -482,6 +485,8 @@ int main(int argc, char **argv)
 			nr_procs = n < NR_PROCS ? n : NR_PROCS;
 		else if (!strcmp(argv[a], "--seed"))
 			seed = n;
+		else if (!strcmp(argv[a], "--wrap"))
+			wraps = n;
 	}
 	ksft_print_header();
 	ksft_set_plan(1);
@@ -494,6 +499,13 @@ int main(int argc, char **argv)
 		sprintf(name, "q%u", i);
 		if (shmk_queue_open(s, name, &kinds[i], SHMK_TRY, &queues[i]))
 			ksft_exit_fail_msg("no queue\n");
+		if (wraps)
+			wrap_ring(&queues[i]->rv);
+	}
+	if (wraps) {
+		wrap_blocks(&s->view);
+		if (!on_module())
+			wrap_peers(s);
 	}
 	for (i = 0; i < nr_procs; i++)
 		start(i);
