@@ -146,8 +146,13 @@ module_src := $(shell find kmod -name '*.[ch]')
 releases :=
 
 # $(1) release, $(2) its headers, $(3) directory, $(4) more for Kbuild
+# Objects of another configuration must not be taken for new ones: the debug
+# kernel's headers are in a new place with each.
 define module_build
 	@mkdir -p $(3)
+	@printf '%s\n' "$$(realpath $(2)) $$(cksum < $(2)/include/generated/autoconf.h)" > $(3)/.kernel.new
+	@cmp -s $(3)/.kernel.new $(3)/.kernel || rm -rf $(3)/kmod
+	@mv $(3)/.kernel.new $(3)/.kernel
 	@find $(3) -type l -delete
 	@cp -as $(CURDIR)/Kbuild $(CURDIR)/kmod $(3)/
 	+$(Q)$(MAKE) $(if $(Q),-s) -C $(2) M=$(abspath $(3)) SHMK_VERSION=$(VERSION) $(4) modules
@@ -161,11 +166,20 @@ $(B)/$(1)/shmk.ko: Kbuild Makefile $(module_src) $(wildcard $(2)/include/generat
 	$$(call say,MODULE,$$@)
 	$$(call module_build,$(1),$(2),$(B)/$(1))
 	@touch $$@
+hooks: $(B)/hooks/$(1)/shmk.ko
+$(B)/hooks/$(1)/shmk.ko: Kbuild Makefile $(module_src) $(wildcard $(2)/include/generated/autoconf.h $(dir $(2))release)
+	$$(call say,MODULE,$$@)
+	$$(call module_build,$(1),$(2),$(B)/hooks/$(1),SHMK_TEST_HOOKS=y)
+	@touch $$@
 endef
 
 # Several directories may hold the headers of one release; the first is used.
 $(foreach d,$(kdirs),$(foreach r,$(call release,$(d)),\
 	$(if $(filter $(r),$(releases)),,$(eval $(call module_rules,$(r),$(d))))))
+
+# With test hooks (kmod/point.h); only the guest loads it.
+.PHONY: hooks
+hooks:
 
 modules:
 	$(if $(releases),,@echo "no kernel headers found, shmk.ko is not built" >&2)
@@ -198,7 +212,7 @@ style:
 hosttest: lib tools bench examples selftests
 	+@selftests/vm/check host $(T)
 
-vmtest: all
+vmtest: all hooks
 	+@KERNEL=$(KERNEL) selftests/vm/check vm $(T)
 
 # Both install what they need first, so they must not depend on what is built

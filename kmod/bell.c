@@ -30,6 +30,7 @@
 #include <linux/uaccess.h>
 
 #include "peer.h"
+#include "point.h"
 #include "pool.h"
 #include "queue.h"
 
@@ -65,11 +66,13 @@ static __poll_t side_poll(struct file *file, poll_table *wait)
 	__poll_t ready;
 
 	poll_wait(file, &s->queue->wait[s->side], wait);	/* S1 */
+	shmk_pass(SHMK_AT_POLL_QUEUED);
 	ready = side_ready(s);
 	if (ready)
 		return ready;
 	WRITE_ONCE(*side_waiters(s), 1);			/* S2 */
 	smp_mb();						/* S3 */
+	shmk_pass(SHMK_AT_POLL_SET);
 	return side_ready(s);					/* S4 */
 }
 
@@ -122,7 +125,8 @@ struct file *shmk_side_file(struct shmk_peer *peer, u32 id, u32 side)
 	}
 	s->pool = peer->pool;
 	s->side = side;
-	file = anon_inode_getfile("[shmk-queue]", &side_ops, s, O_RDONLY);
+	file = shmk_point(SHMK_AT_SIDE_HELD) ? ERR_PTR(-EDOM) :
+	       anon_inode_getfile("[shmk-queue]", &side_ops, s, O_RDONLY);
 	if (IS_ERR(file))
 		goto unhold;
 	refcount_inc(&s->pool->refs);
@@ -158,6 +162,7 @@ int shmk_bell_ring(struct shmk_pool *pool, u64 bells, u32 nr)
 	for (i = 0; i < nr; i++)
 		if (one[i].id >= pool->view.nr_queues || one[i].side > SHMK_SIDE_SEND)
 			return -EINVAL;
+	shmk_pass(SHMK_AT_BELL_CHECKED);
 	for (i = 0; i < nr; i++)
 		shmk_queue_wake(pool, one[i].id, one[i].side);
 	return 0;

@@ -20,6 +20,7 @@
 #include <linux/user_namespace.h>
 
 #include "event.h"
+#include "point.h"
 #include "pool.h"
 
 int shmk_events_init(struct shmk_events *events)
@@ -148,6 +149,7 @@ static ssize_t read_some(struct shmk_reader *reader, char __user *buf, size_t le
 
 	while (len - done >= sizeof(event) && reader_behind(reader)) {
 		next = fetch(reader, &event);
+		shmk_pass(SHMK_AT_EVENT_FETCHED);
 		if (copy_to_user(buf + done, &event, sizeof(event)))
 			return done ? done : -EFAULT;
 		WRITE_ONCE(reader->next, next);

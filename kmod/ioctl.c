@@ -26,6 +26,7 @@
 #include "event.h"
 #include "ioctl.h"
 #include "peer.h"
+#include "point.h"
 #include "pool.h"
 #include "queue.h"
 
@@ -403,7 +404,9 @@ static int copy_out(const struct call *c, const struct command *command, void __
 {
 	if (!command->out)
 		return 0;
-	return copy_to_user(user, &c->arg, command->size) ? -EFAULT : 0;
+	if (copy_to_user(user, &c->arg, command->size))
+		return -EFAULT;
+	return shmk_point(SHMK_AT_CALL_COPIED);
 }
 
 /* What run has made is handed out, and then made visible; or it is undone. */
@@ -412,8 +415,9 @@ static int hand_out(struct call *c, const struct command *command, void __user *
 	int fd = 0;
 	int err;
 
+	shmk_pass(SHMK_AT_CALL_RAN);
 	if (c->made)
-		fd = get_unused_fd_flags(O_CLOEXEC);
+		fd = shmk_point(SHMK_AT_CALL_FD) ?: get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0) {
 		err = fd;
 		goto abort;
@@ -423,6 +427,7 @@ static int hand_out(struct call *c, const struct command *command, void __user *
 		goto put_fd;
 	if (command->commit)
 		command->commit(c);
+	shmk_pass(SHMK_AT_CALL_COMMITTED);
 	if (c->made)
 		fd_install(fd, c->made);
 	return fd;
@@ -483,7 +488,7 @@ static long dispatch(struct file *file, u8 on, unsigned int cmd, unsigned long a
 	check_abi();
 	if (!command)
 		return -ENOTTY;
-	err = copy_in(&c, command, user);
+	err = copy_in(&c, command, user) ?: shmk_point(SHMK_AT_CALL_READ);
 	if (!err)
 		err = command->run(&c);
 	return err ?: hand_out(&c, command, user);

@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "ioctl.h"
 #include "peer.h"
+#include "point.h"
 #include "pool.h"
 
 #define SHMK_FS_MAGIC	0x73686d6b	/* "shmk" */
@@ -127,6 +128,7 @@ static vm_fault_t attachment_fault(struct vm_fault *vmf)
 {
 	struct shmk_peer *peer = vmf->vma->vm_file->private_data;
 
+	shmk_pass(SHMK_AT_FAULT);
 	if (!shmk_peer_is_mm(peer, vmf->vma->vm_mm) || !shmk_peer_alive(peer))
 		return VM_FAULT_SIGBUS;
 	vmf->page = offset_get_page(peer->pool, (u64)vmf->pgoff << PAGE_SHIFT);
@@ -180,6 +182,8 @@ static int attachment_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EINVAL;
 	if (vma->vm_flags & VM_EXEC || (vma->vm_flags & VM_WRITE && !writable))
 		return -EACCES;
+	if (shmk_point(SHMK_AT_MMAP))
+		return -EDOM;
 	vm_flags_clear(vma, VM_MAYEXEC | (writable ? 0 : VM_MAYWRITE));
 	vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP | VM_WIPEONFORK);
 	vma->vm_ops = &attachment_vm_ops;

@@ -50,6 +50,7 @@
 
 #include "event.h"
 #include "peer.h"
+#include "point.h"
 #include "pool.h"
 #include "queue.h"
 
@@ -138,6 +139,7 @@ static int ledger_take(struct shmk_peer *peer)
 		err = shmk_region_grow(ledger, &grown, peer->ledger_bytes);
 		if (err)
 			return err;
+		shmk_pass(SHMK_AT_LEDGER_GROWN);
 		spin_lock(&pool->lock);
 		old = *ledger;
 		*ledger = grown;
@@ -220,11 +222,11 @@ struct shmk_peer *shmk_peer_create(struct shmk_pool *pool, struct shmk_attach *a
 
 	if (!peer)
 		return ERR_PTR(-ENOMEM);
-	err = mm_take(peer);
+	err = mm_take(peer) ?: shmk_point(SHMK_AT_ATTACH_MM);
 	if (!err)
-		err = id_take(peer);
+		err = id_take(peer) ?: shmk_point(SHMK_AT_ATTACH_ID);
 	if (!err)
-		err = ledger_take(peer);
+		err = ledger_take(peer) ?: shmk_point(SHMK_AT_ATTACH_LEDGER);
 	if (err) {
 		peer_put(peer);
 		return ERR_PTR(err);
@@ -281,6 +283,7 @@ void shmk_peer_publish(struct shmk_peer *peer)
 	publish_locked(peer);
 	spin_unlock(&peer->pool->lock);
 	spin_unlock(&peer->mm->lock);
+	shmk_pass(SHMK_AT_PEER_PUBLISHED);
 	shmk_event_wake(peer->pool);
 }
 
@@ -340,7 +343,8 @@ static bool settle_some(struct shmk_peer *peer, u32 budget, unsigned long deadli
 	view.queue = ledger_view_queue;
 	view.owner = peer;
 	while (peer->cursor < 2 * peer->high) {
-		if (!budget-- || time_after(jiffies, deadline))
+		if (!budget-- || time_after(jiffies, deadline) ||
+		    shmk_point(SHMK_AT_SETTLE_ENTRY))
 			return false;
 		if (peer->cursor < peer->high)
 			settle_one(peer, &view, &entries[peer->cursor]);
@@ -396,8 +400,11 @@ static void end_finish(struct shmk_peer *peer)
 		.messages	= peer->settled.messages,
 	};
 
+	shmk_pass(SHMK_AT_END_SETTLED);
 	ledger_clear(peer);
+	shmk_pass(SHMK_AT_END_CLEARED);
 	shmk_queue_close_all(peer);
+	shmk_pass(SHMK_AT_END_CLOSED);
 
 	spin_lock(&pool->lock);
 	WRITE_ONCE(peer->stage, SHMK_PEER_STAGE_GONE);
@@ -408,6 +415,7 @@ static void end_finish(struct shmk_peer *peer)
 	id_free_locked(peer);
 	tell(peer, &event);
 	spin_unlock(&pool->lock);
+	shmk_pass(SHMK_AT_END_TOLD);
 	shmk_event_wake(pool);
 }
 
@@ -415,6 +423,7 @@ static void settle_work(struct work_struct *work)
 {
 	struct shmk_peer *peer = container_of(work, struct shmk_peer, work);
 
+	shmk_pass(SHMK_AT_WORK_BEGUN);
 	while (!settle_some(peer, INLINE_ENTRIES, jiffies + INLINE_JIFFIES))
 		cond_resched();
 	end_finish(peer);
@@ -427,7 +436,7 @@ static void settle(struct shmk_peer *peer, unsigned long deadline)
 	/* A read-only member can hold nothing: what it claims is another's. */
 	peer->high = peer->rdonly ? 0 :
 		     min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);
-	if (!settle_some(peer, INLINE_ENTRIES, deadline)) {
+	if (shmk_point(SHMK_AT_SETTLE_BEGUN) || !settle_some(peer, INLINE_ENTRIES, deadline)) {
 		queue_work(workqueue, &peer->work);
 		return;
 	}
@@ -486,6 +495,7 @@ static void notifier_release(struct mmu_notifier *notifier, struct mm_struct *mm
 	LIST_HEAD(dying);
 
 	mark_all(smm, &dying);
+	shmk_pass(SHMK_AT_RELEASE_MARKED);
 	/* The list is ours: who lost end_begin() does not touch the node. */
 	list_for_each_entry_safe(peer, next, &dying, node) {
 		list_del(&peer->node);
@@ -521,11 +531,15 @@ int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping)
 
 	if (!end_begin(peer, SHMK_REASON_DETACHED))
 		return -ENXIO;
+	shmk_pass(SHMK_AT_DETACH_BEGUN);
 	mm_leave(peer);
+	shmk_pass(SHMK_AT_DETACH_LEFT);
 	mmap_write_lock(mm);
 	mmap_write_unlock(mm);
 	unmap_mapping_range(mapping, 0, 0, 1);
+	shmk_pass(SHMK_AT_DETACH_UNMAPPED);
 	mark_dead(peer);
+	shmk_pass(SHMK_AT_DETACH_MARKED);
 	settle(peer, jiffies + INLINE_JIFFIES);
 	return 0;
 }
@@ -538,6 +552,7 @@ int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping)
 void shmk_peer_close(struct shmk_peer *peer)
 {
 	if (end_begin(peer, SHMK_REASON_CLOSED)) {
+		shmk_pass(SHMK_AT_CLOSE_BEGUN);
 		mm_leave(peer);
 		mark_dead(peer);
 		settle(peer, jiffies + INLINE_JIFFIES);

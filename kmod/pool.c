@@ -33,6 +33,7 @@
 
 #include "ioctl.h"
 #include "peer.h"
+#include "point.h"
 #include "pool.h"
 #include "queue.h"
 
@@ -430,18 +431,21 @@ struct shmk_pool *shmk_pool_create(const struct shmk_pool_create *user_args)
 	err = table_enter(pool, args.bytes);
 	if (err)
 		goto free_pool;
-	err = charge(pool);
+	err = shmk_point(SHMK_AT_POOL_ENTERED) ?: charge(pool);
 	if (err)
 		goto leave_table;
-	err = alloc_tables(pool, &s);
+	err = shmk_point(SHMK_AT_POOL_CHARGED) ?: alloc_tables(pool, &s);
 	if (!err)
-		err = alloc_regions(pool, &s);
+		err = shmk_point(SHMK_AT_POOL_TABLES) ?: alloc_regions(pool, &s);
+	if (!err)
+		err = shmk_point(SHMK_AT_POOL_REGIONS);
 	if (err)
 		goto take_apart;
 	set_up(pool, &s);
 	err = shmk_sysfs_add(pool);
 	if (err)
 		goto take_apart;
+	shmk_pass(SHMK_AT_POOL_SHOWN);
 	return pool;
 
 take_apart:
@@ -478,8 +482,10 @@ void shmk_pool_put(struct shmk_pool *pool)
 {
 	if (!refcount_dec_and_test(&pool->refs))
 		return;
+	shmk_pass(SHMK_AT_POOL_LAST);
 	shmk_sysfs_del(pool);
 	table_leave(pool);
+	shmk_pass(SHMK_AT_POOL_LEFT);
 	take_apart(pool);
 	kobject_put(&pool->kobj);	/* frees the pool */
 }
@@ -595,11 +601,14 @@ int shmk_pool_destroy(const struct shmk_pool_destroy *args)
 	pool = claim_for_destroy(args->name);
 	if (IS_ERR(pool))
 		return PTR_ERR(pool);
+	shmk_pass(SHMK_AT_DESTROY_CLAIMED);
 	shmk_sysfs_del(pool);
+	shmk_pass(SHMK_AT_DESTROY_HIDDEN);
 	if (drop_name(pool)) {
 		shmk_pool_put(pool);
 		module_put(THIS_MODULE);	/* the device file holds it too */
 	}
+	shmk_pass(SHMK_AT_DESTROY_UNNAMED);
 	shmk_event_push(pool, &event, NULL, current_euid());
 	shmk_event_wake(pool);
 	shmk_pool_put(pool);

@@ -24,6 +24,7 @@
 
 #include "event.h"
 #include "peer.h"
+#include "point.h"
 #include "pool.h"
 #include "queue.h"
 
@@ -186,7 +187,9 @@ int shmk_queue_create(struct shmk_peer *peer, struct shmk_queue_create *args)
 	if (err)
 		return err;
 	queue = &pool->queues[args->id];
+	shmk_pass(SHMK_AT_QUEUE_RESERVED);
 	memset(pool->control.addr + queue->offset, 0, queue->bytes);
+	shmk_pass(SHMK_AT_QUEUE_ZEROED);
 	queue->rv = (struct shmk_ring_view){
 		.ring		= pool->control.addr + queue->offset,
 		.slots		= pool->control.addr + queue->offset + sizeof(struct shmk_ring),
@@ -257,6 +260,7 @@ void shmk_queue_publish(struct shmk_peer *peer, const struct shmk_queue_create *
 	count_locked(pool, 1);
 	tell(pool, peer, SHMK_EV_QUEUE_CREATED, args->id);
 	spin_unlock(&pool->lock);
+	shmk_pass(SHMK_AT_QUEUE_PUBLISHED);
 	shmk_event_wake(pool);
 }
 
@@ -356,7 +360,9 @@ int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen)
 	queue = begin_remove(pool, id, gen);
 	if (IS_ERR(queue))
 		return PTR_ERR(queue);
+	shmk_pass(SHMK_AT_REMOVE_BEGUN);
 	shmk_settle_queue(&pool->view, &queue->rv, &freed);
+	shmk_pass(SHMK_AT_REMOVE_FREED);
 
 	spin_lock(&pool->lock);
 	unreserve_locked(pool, queue);
@@ -442,6 +448,7 @@ void shmk_queue_close_all(struct shmk_peer *peer)
 		/* Nobody else changes it any more: opening wants a living peer. */
 		if (!READ_ONCE(peer->opens[id]))
 			continue;
+		shmk_pass(SHMK_AT_END_QUEUE);
 		shmk_queue_ring_both(pool, id, &queue->rv);
 		spin_lock(&pool->lock);
 		peer->opens[id] = 0;

@@ -35,23 +35,13 @@
 
 #include "internal.h"
 #include "kselftest.h"
+#include "survivor.h"
 #include "sweep.h"
-#include "wrap.h"
 
-#define CAPACITY	8
-#define POOL_BYTES	(4UL << 20)	/* 64 spans */
 #define MESSAGES	64		/* most of a round */
 
-static char uri[64];
 static uint32_t own_id = 100;	/* of the messages a victim makes; even ones are blocks */
-static bool wraps, on_module;
 static unsigned int grid = 7;	/* pairs: points of each of the two, evenly over the operation */
-
-struct round {
-	struct shmk	*s;		/* the survivor */
-	struct shmk_queue *q;
-	struct shmk_queue *sp;		/* one producer, one receiver */
-};
 
 /* The victim's side. */
 struct victim {
@@ -64,7 +54,7 @@ struct victim {
 struct op {
 	const char	*name;
 	unsigned int	points;		/* at least so many kill points (x86-64, -O2) */
-	enum { KEEPS, TAKES, EATS } does;	/* with messages put in by the survivor: see survivor() */
+	enum does	does;		/* with messages put in by the survivor */
 	/* survivor, before the victim starts; returns messages put into a queue */
 	unsigned int	(*before)(struct round *r);
 	/* victim, before the first breakpoint */
@@ -72,49 +62,6 @@ struct op {
 	/* victim, swept */
 	void		(*run)(struct victim *v);
 };
-
-/* ------------------------------------------------------------ messages -- */
-
-static size_t id_len(uint32_t id)
-{
-	return id & 1 ? 16 : 300;	/* odd ones fit inline */
-}
-
-static void put_id(struct shmk_msg *msg, uint32_t id)
-{
-	memset(msg->data, (int)id, msg->len);
-	memcpy(msg->data, &id, sizeof(id));
-}
-
-static bool get_id(const struct shmk_msg *msg, uint32_t *id)
-{
-	const unsigned char *byte = msg->data;
-	size_t i;
-
-	if (msg->len < sizeof(*id))
-		return false;
-	memcpy(id, msg->data, sizeof(*id));
-	for (i = sizeof(*id); i < msg->len; i++)
-		if (byte[i] != (unsigned char)*id)
-			return false;
-	return msg->len == id_len(*id);
-}
-
-static void send_id(struct shmk *s, struct shmk_queue *q, uint32_t id)
-{
-	struct shmk_msg msg;
-	unsigned char small[16];
-
-	if (id & 1) {
-		memset(small, (int)id, sizeof(small));
-		memcpy(small, &id, sizeof(id));
-		must("send inline", shmk_send_copy(q, small, sizeof(small), SHMK_TRY));
-		return;
-	}
-	must("alloc", shmk_alloc(s, id_len(id), 0, &msg));
-	put_id(&msg, id);
-	must("send", shmk_send(q, &msg, SHMK_TRY));
-}
 
 /* ---------------------------------------------------------- operations -- */
 
@@ -408,159 +355,7 @@ static pid_t victim_start(const struct op *op)
 	return sweep_victim(op->name, victim_main, op);
 }
 
-
-/* -------------------------------------------------------- the survivor -- */
-
-static bool check_pool(struct round *r, const char *when)
-{
-	char report[256];
-
-	if (shmk_pool_check(r->s, report, sizeof(report)))
-		return sweep_fail("%s: %s", when, report);
-	return true;
-}
-
-/* All that is in a queue, each id at most once. */
-static bool drain(struct shmk_queue *q, uint64_t seen[4], unsigned int *nr)
-{
-	struct shmk_msg msg;
-	uint32_t id;
-	int ret;
-
-	while (!(ret = shmk_recv(q, &msg, SHMK_TRY))) {
-		if (!get_id(&msg, &id) || id >= 256)
-			return sweep_fail("a message is damaged (first word %u, length %zu)",
-				    *(uint32_t *)msg.data, msg.len);
-		if (seen[id >> 6] >> (id & 63) & 1)
-			return sweep_fail("message %u came twice", id);
-		seen[id >> 6] |= 1ULL << (id & 63);
-		(*nr)++;
-		shmk_free(&msg);
-	}
-	return ret == -EAGAIN ? true : sweep_fail("recv: %s", strerror(-ret));
-}
-
-static bool refill(struct round *r, struct shmk_queue *q)
-{
-	uint64_t seen[4] = { 0 };
-	unsigned int nr = 0;
-	uint32_t id;
-	struct shmk_msg msg;
-	int lap, ret;
-
-	for (lap = 0; lap < 2; lap++) {
-		for (id = 0; id < CAPACITY; id++) {
-			ret = shmk_alloc(r->s, id_len(2 * id), 0, &msg);
-			if (ret)
-				return sweep_fail("alloc: %s", strerror(-ret));
-			put_id(&msg, 2 * id);
-			ret = shmk_send(q, &msg, SHMK_TRY);
-			if (ret)
-				return sweep_fail("message %u of %u after the death: send: %s", id,
-					    CAPACITY, strerror(-ret));
-		}
-		memset(seen, 0, sizeof(seen));
-		nr = 0;
-		if (!drain(q, seen, &nr))
-			return false;
-		if (nr != CAPACITY)
-			return sweep_fail("%u of %u messages came back", nr, CAPACITY);
-	}
-	return true;
-}
-
-/* All of the pool can be had again, and all of it is free when given back. */
-static bool all_memory_back(struct round *r)
-{
-	static struct shmk_msg msg[POOL_BYTES >> 16];
-	struct shmk_pool_stat stat;
-	unsigned int n, i;
-
-	for (n = 0; n < POOL_BYTES >> 16; n++)
-		if (shmk_alloc(r->s, 60 << 10, 0, &msg[n]))
-			break;
-	for (i = 0; i < n; i++)
-		shmk_free(&msg[i]);
-	must("stat", shmk_pool_stat(r->s, &stat));
-	if (stat.blocks_used)
-		return sweep_fail("%llu blocks (%llu bytes) are still in use",
-			    (unsigned long long)stat.blocks_used,
-			    (unsigned long long)stat.bytes_used);
-	if (n != POOL_BYTES >> 16)
-		return sweep_fail("only %u of %lu spans can be allocated", n, POOL_BYTES >> 16);
-	return true;
-}
-
-static bool wait_gone(struct round *r)
-{
-	int64_t deadline = shmk_deadline_ms(20000);
-	struct shmk_pool_stat stat;
-
-	do {
-		r->s->backend->reap(r->s);
-		must("stat", shmk_pool_stat(r->s, &stat));
-		if (stat.peers_now == 1)
-			return true;
-	} while (now_ns() < deadline);
-	return sweep_fail("%u peers are still there", stat.peers_now);
-}
-
-static bool survivor(const struct op *op, struct round *r, unsigned int put)
-{
-	uint64_t seen[4] = { 0 };
-	struct shmk_pool_stat stat;
-	unsigned int nr = 0, missing = 0, small = 0;
-	uint32_t id;
-
-	if (!wait_gone(r) || !check_pool(r, "after the death"))
-		return false;
-	if (!drain(r->q, seen, &nr) || !drain(r->sp, seen, &nr))
-		return false;
-	must("stat", shmk_pool_stat(r->s, &stat));
-	for (id = 0; id < put; id++) {
-		missing += !(seen[0] >> id & 1);
-		small += id & 1 && !(seen[0] >> id & 1);
-	}
-	/*
-	 * KEEPS: none is missing. TAKES: those it had, reported; but for
-	 * inline ones that the library had given to a victim which could not tell.
-	 * EATS: it may have been done with them.
-	 */
-	if (stat.lost_messages > missing ||
-	    (op->does == KEEPS && missing) ||
-	    (op->does == TAKES && missing - stat.lost_messages > small))
-		return sweep_fail("%u messages are missing, %llu are reported lost", missing,
-			    (unsigned long long)stat.lost_messages);
-	if (!refill(r, r->q) || !refill(r, r->sp))
-		return false;
-	return all_memory_back(r) && check_pool(r, "at the end");
-}
-
-static void round_open(struct round *r)
-{
-	struct shmk_pool_opts pool = { .bytes = POOL_BYTES, .nr_peers = 16, .nr_queues = 8 };
-	struct shmk_attach_opts opts = { .create = &pool, .exclusive = true, .spin_us = -1 };
-	struct shmk_queue_opts q = { .flags = SHMK_QUEUE_CREATE, .capacity = CAPACITY };
-
-	must("attach", shmk_attach(uri, &opts, &r->s));
-	must("queue", shmk_queue_open(r->s, "q", &q, SHMK_TRY, &r->q));
-	q.flags |= SHMK_QUEUE_SP | SHMK_QUEUE_SC;
-	must("queue", shmk_queue_open(r->s, "sp", &q, SHMK_TRY, &r->sp));
-	if (wraps) {
-		wrap_ring(&r->q->rv);
-		wrap_ring(&r->sp->rv);
-		wrap_blocks(&r->s->view);
-		if (!on_module)
-			wrap_peers(r->s);
-	}
-}
-
-/* The roles of "sp" must be free for the victim and, after it, for the survivor. */
-static void roles_drop(struct round *r)
-{
-	shmk_queue_close(r->sp);
-	must("queue", shmk_queue_open(r->s, "sp", NULL, SHMK_TRY, &r->sp));
-}
+/* -------------------------------------------------------------- kills -- */
 
 /* Returns whether the operation went on for more than @n instructions. */
 static bool kill_after(const struct op *op, long n, bool *ok)
@@ -576,7 +371,7 @@ static bool kill_after(const struct op *op, long n, bool *ok)
 	pid = victim_start(op);
 	more = sweep_step(pid, n);
 	sweep_kill(pid);
-	*ok = survivor(op, &r, put);
+	*ok = survivor(op->does, &r, put);
 	shmk_detach(r.s);
 	return more;
 }
@@ -712,7 +507,7 @@ static bool kill_both(const struct pair *p, long n, long m)
 	/* A settler that dies takes what it had counted with it: local only. */
 	if (p->b_settles && both.does == TAKES)
 		both.does = EATS;
-	ok = survivor(&both, &r, put);
+	ok = survivor(both.does, &r, put);
 	shmk_detach(r.s);
 	return ok;
 }

@@ -24,7 +24,8 @@
  *                       says nothing has not passed anything.
  *
  * A line of LIST is: TIMEOUT PROGRAM [ENV=VALUE ...] [ARGUMENT ...]
- * PLAIN=1 is for programs that are not tests, such as examples.
+ * PLAIN=1 is for programs that are not tests, such as examples. MODULE=hooks, in
+ * the guest: while it runs, /shmk/hooks/shmk.ko is loaded instead.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -181,6 +182,58 @@ static void check_kmsg(void)
 	}
 }
 
+/* ---- the module ---- */
+
+static char shipped_params[1024];
+
+static bool load_module(const char *path, const char *params)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && !syscall(SYS_finit_module, fd, params ?: "", 0);
+
+	if (!ok)
+		report("info ", "loading %s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static bool is_loaded(void)
+{
+	char buf[65536];
+
+	read_file("/proc/modules", buf, sizeof(buf));
+	return !strncmp(buf, "shmk ", 5) || strstr(buf, "\nshmk ");
+}
+
+/*
+ * Files can be released from task work and kworkers a moment after their last
+ * user is gone; ten seconds are not a moment.
+ */
+static bool unload_module(void)
+{
+	long long deadline = now_ms() + 10000;
+
+	while (is_loaded() && syscall(SYS_delete_module, "shmk", O_NONBLOCK) &&
+	       now_ms() < deadline)
+		poll(NULL, 0, 20);
+	return !is_loaded();
+}
+
+/*
+ * udev would give the node to a group. Open to all, so that tests can take any
+ * uid and meet the module's own checks, not the node's.
+ */
+static bool open_node(void)
+{
+	return !chmod("/dev/shmk", 0666);
+}
+
+static bool swap_module(const char *path, const char *params)
+{
+	return unload_module() && load_module(path, params) && open_node();
+}
+
 /* ---- one program ---- */
 
 static void start_program(char **words, int out)
@@ -219,7 +272,7 @@ static void make_label(char **words, char *label, size_t size)
 		bool b = !strncmp(words[i], backend, sizeof(backend) - 1);
 		char *slash = strrchr(words[i], '/');
 
-		if (!strcmp(words[i], "PLAIN=1"))
+		if (!strcmp(words[i], "PLAIN=1") || !strcmp(words[i], "MODULE=hooks"))
 			continue;
 		len += snprintf(label + len, size - len, "%c%s", b ? ':' : ',',
 				b ? words[i] + sizeof(backend) - 1 : slash ? slash + 1 : words[i]);
@@ -327,8 +380,16 @@ static void report_stacks(pid_t session)
 		closedir(dir);
 }
 
+static bool has_word(char **words, const char *word)
+{
+	while (*words && strcmp(*words, word))
+		words++;
+	return *words;
+}
+
 static void run_program(unsigned int timeout, char **words)
 {
+	bool hooks = guest && has_word(words, "MODULE=hooks");
 	struct output out = { 0 };
 	char label[256];
 	int pipefd[2], pidfd, status = 0;
@@ -342,9 +403,10 @@ static void run_program(unsigned int timeout, char **words)
 	/* If this one takes the kernel down, its name must be out by then. */
 	if (guest)
 		tcdrain(channel);
-	for (int i = 1; words[i]; i++)
-		if (!strcmp(words[i], "PLAIN=1"))
-			report("plain", "%s", "");
+	if (has_word(words, "PLAIN=1"))
+		report("plain", "%s", "");
+	if (hooks && !swap_module("/shmk/hooks/shmk.ko", ""))
+		report("klog ", "the module with hooks could not be loaded");
 	if (pipe2(pipefd, O_CLOEXEC))
 		abort();
 	pid = fork();
@@ -403,6 +465,8 @@ static void run_program(unsigned int timeout, char **words)
 	}
 	if (nr && !timed_out)
 		report("info ", "%s left %u processes behind", label, nr);
+	if (hooks && !swap_module("/shmk/shmk.ko", shipped_params))
+		report("klog ", "the shipped module could not be loaded again");
 	if (guest)
 		check_kmsg();
 	if (!dead)
@@ -510,29 +574,9 @@ static void check(bool ok, int nr, const char *name, const char *detail)
 	       detail ? " # " : "", detail ?: "");
 }
 
-static bool load_module(const char *path, const char *params)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && !syscall(SYS_finit_module, fd, params ?: "", 0);
-
-	if (!ok)
-		report("info ", "loading %s: %s", path, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
-static bool is_loaded(void)
-{
-	char buf[65536];
-
-	read_file("/proc/modules", buf, sizeof(buf));
-	return !strncmp(buf, "shmk ", 5) || strstr(buf, "\nshmk ");
-}
-
 static void load_all(void)
 {
-	char params[1024] = "", line[256];
+	char line[256];
 	FILE *f;
 	bool ok;
 
@@ -546,36 +590,24 @@ static void load_all(void)
 	}
 	if (f)
 		fclose(f);
-	if (read_file("/shmk/params", params, sizeof(params)) > 0)
-		params[strcspn(params, "\n")] = '\0';
-	ok = load_module("/shmk/shmk.ko", params);
+	if (read_file("/shmk/params", shipped_params, sizeof(shipped_params)) > 0)
+		shipped_params[strcspn(shipped_params, "\n")] = '\0';
+	ok = load_module("/shmk/shmk.ko", shipped_params);
 	check(ok, 1, "shmk_ko_loads", NULL);
-	/*
-	 * udev would give the node to a group. Open to all, so that tests can
-	 * take any uid and meet the module's own checks, not the node's.
-	 */
-	check(ok && !chmod("/dev/shmk", 0666), 2, "device_node_appears", NULL);
+	check(ok && open_node(), 2, "device_node_appears", NULL);
 	check_kmsg();
 	report("end ", "exit %d", failed);
 }
 
 static void unload_all(void)
 {
-	long long deadline = now_ms() + 10000;
 	char buf[64] = "", *leaks;
 	long taint;
 	int n = 0;
 
 	failed = false;
 	report("run ", "unload");
-	/*
-	 * Files can be released from task work and kworkers a moment after
-	 * their last user is gone; ten seconds are not a moment.
-	 */
-	while (is_loaded() && syscall(SYS_delete_module, "shmk", O_NONBLOCK) &&
-	       now_ms() < deadline)
-		poll(NULL, 0, 20);
-	check(!is_loaded(), ++n, "shmk_ko_unloads", NULL);
+	check(unload_module(), ++n, "shmk_ko_unloads", NULL);
 	check(access("/dev/shmk", F_OK), ++n, "device_node_disappears", NULL);
 
 	/* The module is unsigned and out of tree; all other bits are ours to explain. */
