@@ -6,6 +6,7 @@
 #   make vmtest         tests in QEMU, on 6.1 and 6.12              [T=peer_test KERNEL=6.12]
 #   make check          everything, installing what is missing; ends in one summary line
 #   make demo           what shmk does, shown
+#   make bench          shmk and its peers side by side             [BENCH='-r 5 ping:64']
 #   make storm mutants explore   long modes of the tests: see Documentation/testing.rst
 #   make sparse style   checkers
 #   make install        [DESTDIR= prefix=/usr/local]; modules_install for the running kernel
@@ -32,9 +33,9 @@ say = $(if $(Q),@printf '  %-7s %s\n' $(1) $(2))
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all lib tools bench examples selftests modules
+.PHONY: all lib tools bench bench-programs examples selftests modules
 
-all: lib tools bench examples selftests modules
+all: lib tools bench-programs examples selftests modules
 
 # ---- user space ----
 
@@ -100,13 +101,16 @@ $(B)/lib/libshmk.so: $(B)/lib/$(soname)
 # The tool is linked statically with the library: it has to work on a machine
 # where an installed library does not.
 tool_src := $(wildcard tools/*.c)
+# Other transports to compare with: built where their packages are, see selftests/deps.
+peer_src := tools/bench/zmq.c tools/bench/nng.c tools/bench/dpdk.c tools/bench/iceoryx.c \
+	tools/bench/ucx.c tools/bench/libfabric.c
 bench_src := $(wildcard tools/bench/*.c)
-bench_prog := $(patsubst tools/bench/%.c,$(B)/bench/%,$(bench_src))
+bench_prog := $(patsubst tools/bench/%.c,$(B)/bench/%,$(filter-out $(peer_src),$(bench_src)))
 example_src := $(wildcard Documentation/examples/*.c)
 example_prog := $(patsubst Documentation/examples/%.c,$(B)/examples/%,$(example_src))
 
 tools: $(B)/bin/shmk
-bench: $(bench_prog)
+bench-programs: $(bench_prog)
 examples: $(example_prog)
 
 $(call objs,tools,$(tool_src)): cflags += $(uring_cflags) -Itools
@@ -118,11 +122,31 @@ $(B)/bin/shmk: $(call objs,tools,$(tool_src)) $(B)/lib/libshmk.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -o $@ $^ $(uring_libs) $(mnl_libs) -pthread
 
-$(bench_prog): $(B)/bench/%: tools/bench/%.c $(B)/lib/libshmk-private.a Makefile
+# They use the public header, as a user's program would.
+$(bench_prog): $(B)/bench/%: tools/bench/%.c tools/bench/bench.h $(B)/lib/libshmk.a Makefile
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(cflags) $(lib_private) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ \
-		$< $(B)/lib/libshmk-private.a $(uring_libs) -pthread -lm
+	$(Q)$(CC) $(cflags) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ \
+		$< $(B)/lib/libshmk.a $(uring_libs) -pthread -lm
+
+# $(1) name, $(2) a header that says it is there, $(3) flags
+define peer_rules
+ifneq ($$(wildcard $(2)),)
+peer_prog += $$(B)/bench/$(1)
+endif
+$$(B)/bench/$(1): $$(wildcard tools/bench/$(1).c*) tools/bench/bench.h Makefile
+	$$(call say,CC,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$$(if $$(filter %.cc,$$<),g++ -O2 -g,$$(CC) -std=gnu11 $$(CFLAGS)) -Wall -Wextra -o $$@ $$< $(3)
+endef
+peer_prog :=
+$(eval $(call peer_rules,zmq,/usr/include/zmq.h,-lzmq))
+$(eval $(call peer_rules,nng,/usr/include/nng/nng.h,-lnng))
+$(eval $(call peer_rules,boost,/usr/include/boost/interprocess/ipc/message_queue.hpp,-lrt))
+$(eval $(call peer_rules,dpdk,$(wildcard /usr/include/dpdk/rte_ring.h /usr/include/*/dpdk/rte_ring.h),$$$$($(PKG_CONFIG) --cflags libdpdk) -lrte_ring -lrte_eal))
+$(eval $(call peer_rules,iceoryx,/usr/include/iceoryx/v2.0.3/iceoryx_binding_c/api.h,-I/usr/include/iceoryx/v2.0.3 -liceoryx_binding_c))
+$(eval $(call peer_rules,ucx,/usr/include/ucp/api/ucp.h,-lucp -lucs))
+$(eval $(call peer_rules,libfabric,/usr/include/rdma/fabric.h,-lfabric))
 
 # Examples are what a user would write: public header, shared library.
 $(example_prog): $(B)/examples/%: Documentation/examples/%.c $(B)/lib/libshmk.so Makefile
@@ -209,7 +233,7 @@ style:
 # ---- tests ----
 
 .PHONY: hosttest vmtest check demo
-hosttest: lib tools bench examples selftests
+hosttest: lib tools bench-programs examples selftests
 	+@selftests/vm/check host $(T)
 
 vmtest: all hooks
@@ -222,6 +246,15 @@ check:
 
 demo:
 	+@selftests/vm/check demo
+
+# shmk and its peers side by side; the machine should have nothing else to do.
+bench:
+	+@selftests/deps build bench
+	+@$(MAKE) --no-print-directory bench-peers
+	@tools/bench/run $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: bench-programs $(peer_prog)
 
 # Long modes; what is short of them is part of check.
 .PHONY: storm mutants explore

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * limit.c - what no transport on this machine can beat.
+ *
+ *   line    a word that one processor writes and another one polls, payload in
+ *           the same cache line: the hand-over of one line
+ *   copy    no transport at all: "stream" is memcpy() from one hot buffer to
+ *           another in one process
+ */
+#include "bench.h"
+
+#define LINE	64
+#define SLOTS	256
+
+struct line {
+	uint64_t	word;		/* number of the message, from 1 */
+	unsigned char	text[LINE - 8];
+} __attribute__((aligned(LINE)));
+
+static struct {
+	struct line	*ring[2];	/* by sender */
+	uint64_t	*done[2];	/* messages read: far behind, once per lap */
+	uint64_t	sent, got, seen_done;
+} line;
+
+static void line_init(struct bench *b)
+{
+	int i;
+
+	if (b->bytes > LINE)
+		bench_skip("one line only");
+	for (i = 0; i < 2; i++) {
+		line.ring[i] = bench_shared(SLOTS * sizeof(struct line));
+		line.done[i] = bench_shared(4096);
+	}
+}
+
+static void line_open(struct bench *b)
+{
+	(void)b;
+}
+
+static void *line_loan(struct bench *b)
+{
+	static unsigned char text[LINE];
+
+	(void)b;
+	return text;
+}
+
+/* The hand-over alone: ping uses one line to and fro, stream a ring of lines. */
+static void line_send(struct bench *b)
+{
+	struct line *l = &line.ring[b->side][b->stream ? line.sent % SLOTS : 0];
+
+	while (b->stream && line.sent - line.seen_done >= SLOTS)
+		line.seen_done = __atomic_load_n(line.done[b->side], __ATOMIC_ACQUIRE);
+	memset(l->text, (int)line.sent, sizeof(l->text));
+	__atomic_store_n(&l->word, ++line.sent, __ATOMIC_RELEASE);
+}
+
+static const void *line_recv(struct bench *b)
+{
+	struct line *l = &line.ring[!b->side][b->stream ? line.got % SLOTS : 0];
+
+	while (__atomic_load_n(&l->word, __ATOMIC_ACQUIRE) != line.got + 1)
+		bench_relax();
+	line.got++;
+	return l->text;
+}
+
+static void line_recv_done(struct bench *b)
+{
+	if (b->stream && line.got % (SLOTS / 4) == 0)
+		__atomic_store_n(line.done[!b->side], line.got, __ATOMIC_RELEASE);
+}
+
+static const struct transport line_transport = {
+	"line", line_init, line_open, line_loan, line_send, line_recv, line_recv_done, NULL,
+};
+
+/* ---------------------------------------------------------------- copy -- */
+
+static unsigned char *copy_from, *copy_to;
+
+static void copy_init(struct bench *b)
+{
+	if (!b->stream)
+		bench_skip("stream only");
+}
+
+static void copy_open(struct bench *b)
+{
+	copy_from = bench_shared(b->bytes);
+	copy_to = bench_shared(b->bytes);
+	memset(copy_from, 1, b->bytes);
+	memset(copy_to, 1, b->bytes);
+	if (b->side)
+		_exit(0);
+}
+
+static void *copy_loan(struct bench *b)
+{
+	(void)b;
+	return copy_from;
+}
+
+static void copy_send(struct bench *b)
+{
+	memcpy(copy_to, copy_from, b->bytes);
+	__asm__ volatile("" ::: "memory");
+}
+
+static const void *copy_recv(struct bench *b)
+{
+	(void)b;
+	return copy_to;
+}
+
+static void copy_recv_done(struct bench *b)
+{
+	(void)b;
+}
+
+static const struct transport copy_transport = {
+	"copy", copy_init, copy_open, copy_loan, copy_send, copy_recv, copy_recv_done, NULL,
+};
+
+int main(int argc, char **argv)
+{
+	static const struct transport *const list[] = { &line_transport, &copy_transport, NULL };
+
+	return bench_main(list, argc, argv);
+}
