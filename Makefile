@@ -288,13 +288,21 @@ install: lib tools
 		lib/shmk.pc.in > $(DESTDIR)$(libdir)/pkgconfig/shmk.pc
 	$(foreach m,$(man_src),$(INSTALL) -D -m 644 $(m) \
 		$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)) &&) true
+	$(INSTALL) -D -m 644 tools/system/70-shmk.rules $(DESTDIR)$(prefix)/lib/udev/rules.d/70-shmk.rules
+	$(INSTALL) -D -m 644 tools/system/sysusers.conf $(DESTDIR)$(prefix)/lib/sysusers.d/shmk.conf
+	$(INSTALL) -D -m 644 tools/system/modules-load.conf $(DESTDIR)$(prefix)/lib/modules-load.d/shmk.conf
+	$(INSTALL) -d $(DESTDIR)$(prefix)/lib/systemd/system
+	sed 's|@bindir@|$(bindir)|' tools/system/shmk-pools.service.in \
+		> $(DESTDIR)$(prefix)/lib/systemd/system/shmk-pools.service
 	$(ldconfig)
 
 uninstall:
 	rm -f $(DESTDIR)$(bindir)/shmk $(addprefix $(DESTDIR)$(libdir)/,libshmk.a $(soname) libshmk.so \
 		pkgconfig/shmk.pc) $(addprefix $(DESTDIR)$(includedir)/,shmk.h shmk/linux/shmk.h \
 		shmk/linux/shmk_layout.h) \
-		$(foreach m,$(man_src),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
+		$(foreach m,$(man_src),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m))) \
+		$(addprefix $(DESTDIR)$(prefix)/lib/,udev/rules.d/70-shmk.rules sysusers.d/shmk.conf \
+		modules-load.d/shmk.conf systemd/system/shmk-pools.service)
 	-rmdir $(DESTDIR)$(includedir)/shmk/linux $(DESTDIR)$(includedir)/shmk
 	$(ldconfig)
 

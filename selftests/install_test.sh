@@ -222,6 +222,21 @@ make_uninstall_leaves_nothing() {
 		[ -z "$(find "$root/usr/local" -name '*shmk*')" ]
 }
 
+# Paths that systemd and udev look at, and nothing left to substitute.
+system_files_are_in_place() {
+	in_root 'cd /usr/local/lib
+	grep -q "^SUBSYSTEM==.*GROUP=\"shmk\", MODE=\"0660\"$" udev/rules.d/70-shmk.rules
+	grep -qx "g shmk -" sysusers.d/shmk.conf
+	grep -qx shmk modules-load.d/shmk.conf
+	exec=$(sed -n "s/^ExecStart=//p" systemd/system/shmk-pools.service)
+	mkdir -p /etc/shmk/pools.d
+	echo "size 1M" > "/etc/shmk/pools.d/local:boot.conf"
+	$exec
+	shmk ls | grep local:boot
+	shmk pool rm local:boot
+	rm -r /etc/shmk'
+}
+
 # As a package is made: nothing outside DESTDIR, and its name in no file.
 destdir_takes_it_all() {
 	in_root 'cd /src; make install DESTDIR=/stage prefix=/usr' || return 1
@@ -256,7 +271,7 @@ tests="make_works make_install_works the_tool_runs pkg_config_finds_it
 	a_c_program_links_shared_and_runs a_c_program_links_static_and_runs
 	a_cpp_program_links_shared_and_runs a_cpp_program_links_static_and_runs
 	the_examples_build_with_the_installed_library every_page_and_every_call_has_its_manual
-	make_uninstall_leaves_nothing destdir_takes_it_all
+	system_files_are_in_place make_uninstall_leaves_nothing destdir_takes_it_all
 	modules_install_puts_it_where_modprobe_looks
 	dkms_builds_and_installs_the_module dkms_removes_it"
 set -- $tests

@@ -140,6 +140,25 @@ taken_names_are_status_4() {
 	expect 0 shmk queue create "$pool/q"
 	sentence "shmk queue rm" 4 shmk queue create "$pool/q"
 }
+pools_are_made_from_files() {
+	mkdir conf
+	printf '# a comment\n\nsize = 2M  # and one more\nmode 0640\npeers 7\n' > "conf/$pool.conf"
+	echo "nothing of ours" > conf/README
+	expect 0 shmk pool load --dir conf
+	shmk show "$pool" --json > show || return 1
+	grep -q '"bytes": 2097152,' show && grep -q '"mode": "0640"' show || { cat show; return 1; }
+	# Again: it is there; with another size it is not the same.
+	expect 0 shmk pool load --dir conf
+	echo "size 4M" > "conf/$pool.conf"
+	expect 4 shmk pool load --dir conf
+	# What is wrong in one keeps no other from being made, and is told with its place.
+	shmk pool rm "$pool"
+	printf 'size 1M\nsise 3\n' > conf/a.conf
+	printf 'size\n' > conf/b.conf
+	expect 2 shmk pool load --dir conf
+	grep -q 'conf/a.conf:2: ' err && grep -q 'conf/b.conf:1: ' err && shmk show "$pool" > show
+}
+
 a_pool_in_use_is_not_removed() {
 	make_pool
 	shmk recv "$pool/q" --create > out2 2> r.err & r=$!

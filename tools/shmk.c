@@ -18,18 +18,21 @@ static const struct command {
 	const char *usage;	/* synopsis line, then options */
 } commands[] = {
 	{ "pool", cmd_pool, "make, remove and list pools",
-	  "pool create POOL --size SIZE [OPTION...] | pool rm POOL... | pool ls [--json]\n"
+	  "pool create POOL --size SIZE [OPTION...] | pool load [--dir DIR | FILE...] |\n"
+	  "       shmk pool rm POOL... | pool ls [--json]\n"
 	  "  -s, --size SIZE    payload bytes, a multiple of 64K (of 2M with --page 2M)\n"
 	  "  -p, --page 4K|2M   page size (2M: module only)\n"
 	  "      --node N       NUMA node (module only)\n"
 	  "  -m, --mode MODE    permission bits, default 0600\n"
-	  "      --uid N, --gid N  owner\n"
+	  "      --uid USER, --gid GROUP  owner, by name or number\n"
 	  "      --unit SIZE    grain of blocks, 256 .. 64K\n"
 	  "      --peers N, --queues N  most there may be, default 1024\n"
 	  "      --rings SIZE   room for all queues\n"
 	  "      --persist      stays until 'pool rm' (the default)\n"
 	  "      --hold         stays while this command runs, and its peers\n"
-	  "      --exist-ok     a pool that is there already, of this size, is fine\n" },
+	  "      --exist-ok     a pool that is there already, of this size, is fine\n"
+	  "  load: one pool for each NAME.conf in /etc/shmk/pools.d (--dir: elsewhere), with\n"
+	  "  the options that take a value as lines: 'size 1G', 'page 2M', 'gid shmk'\n" },
 	{ "queue", cmd_queue, "make, remove and list queues",
 	  "queue create POOL/QUEUE [OPTION...] | queue rm POOL/QUEUE... | queue ls POOL [--json]\n"
 	  "  -C, --capacity N   messages, a power of two, default 64\n"
