@@ -9,8 +9,9 @@
  * dead peers that met in one slot may be settled in any order.
  *
  * Invariants used throughout:
- *   - only the holder moves a block out of USED, and its generation grows at
- *     every hand-over: a pair (block, generation) is held at most once, ever.
+ *   - only the holder moves a block out of USED or REF, and its generation grows
+ *     at every hand-over: a pair (block, generation) is held at most once, ever.
+ *   - an inner block without children but one is its leaves' last holder's.
  *   - only who is named in T of a lap empties P of that lap.
  *   - only the owner takes blocks out of a span; a thief only out of FREE.
  *
@@ -110,27 +111,133 @@ static bool block_valid(const struct shmk_view *view, __u32 block)
 	return block < view->nr_spans << SHMK_SPAN_UNITS_SHIFT;
 }
 
-/* USED(gen) -> FREE(gen + 1): true for who did it, and for nobody else. */
-bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen)
+bool shmk_block_parent(const struct shmk_view *view, __u32 block, __u64 word,
+		       __u32 *up, __u64 *up_word)
 {
-	bool put = cas(&view->blocks[block].word,
-		       SHMK_BLOCK_WORD(gen, SHMK_BLOCK_USED),
-		       SHMK_BLOCK_WORD(gen + 1, SHMK_BLOCK_FREE));
+	__u32 place = shmk_block_place(word);
 
-	shmk_block_hint(view, block);
-	return put;
+	*up = SHMK_BLOCK_UP(word);
+	if (place == SHMK_PLACE_ROOT || !block_valid(view, *up))
+		return false;
+	/* Acquire: who was dropped from it has done reading. C1 */
+	*up_word = smp_load_acquire(&view->blocks[*up].word);
+	return shmk_block_inner(*up_word) && shmk_inner_has(*up_word, place) &&
+	       SHMK_BLOCK_GEN(*up_word) == (__u32)READ_ONCE(view->blocks[block].len);
 }
 
+bool shmk_block_root(const struct shmk_view *view, __u32 block, __u32 *root)
+{
+	__u64 word, up_word;
+	int depth;
+
+	*root = block;
+	word = READ_ONCE(view->blocks[block].word);
+	if (!shmk_block_held(word))
+		return false;
+	for (depth = 0; depth <= SHMK_SHARE_DEPTH; depth++) {
+		if (shmk_block_place(word) == SHMK_PLACE_ROOT)
+			return true;
+		if (!shmk_block_parent(view, *root, word, root, &up_word))
+			return false;
+		word = up_word;
+	}
+	return false;
+}
+
+/* A reference and the inner blocks that end with it, from below. */
+struct path {
+	__u32	nr;
+	struct {
+		__u32	block, gen;
+	} at[SHMK_SHARE_DEPTH + 1];
+};
+
+static void path_add(struct path *path, __u32 block, __u64 word)
+{
+	path->at[path->nr].block = block;
+	path->at[path->nr++].gen = SHMK_BLOCK_GEN(word);
+}
+
+/*
+ * Takes the child at @block out of its parent, and climbs while that leaves a
+ * parent without children: those are nobody's but ours now. Only the sibling's
+ * holder changes a parent's word beside us, once. False: another run of the same
+ * did it before, or there is no parent.
+ */
+static bool path_cut(const struct shmk_view *view, struct path *path, __u32 block, __u64 word)
+{
+	__u32 up, tries;
+	__u64 up_word;
+
+	path->nr = 0;
+	path_add(path, block, word);
+	for (tries = 0; tries <= 2 * SHMK_SHARE_DEPTH; tries++) {
+		if (!shmk_block_parent(view, block, word, &up, &up_word))
+			break;
+		if (!shmk_inner_both(up_word)) {
+			if (path->nr > SHMK_SHARE_DEPTH)
+				break;
+			path_add(path, up, up_word);
+			block = up;
+			word = up_word;
+		} else if (cas(&view->blocks[up].word, up_word,			/* C1 */
+			       SHMK_BLOCK_UP_WORD(SHMK_BLOCK_GEN(up_word), SHMK_BLOCK_UP(up_word),
+						  SHMK_INNER_STATE(shmk_block_place(up_word),
+								   3 - shmk_block_place(word))))) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool block_freed(const struct shmk_view *view, __u32 block, __u64 word,
+			struct shmk_settled *freed)
+{
+	__u64 room = shmk_block_room(view, block);
+	bool done = cas(&view->blocks[block].word, word,
+			SHMK_BLOCK_WORD(SHMK_BLOCK_GEN(word) + 1, SHMK_BLOCK_FREE));
+
+	shmk_block_hint(view, block);
+	if (done) {
+		freed->blocks++;
+		freed->bytes += room;
+	}
+	return done;
+}
+
+/*
+ * The reference itself goes last: as long as it is there, its holder's entry
+ * makes the next settler go the same way again.
+ */
+bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen,
+		    struct shmk_settled *freed)
+{
+	__u64 word = READ_ONCE(view->blocks[block].word);
+	struct path path;
+	bool cut, done;
+	__u32 i;
+
+	if (!shmk_block_held_as(word, gen)) {
+		shmk_block_hint(view, block);
+		return false;
+	}
+	cut = path_cut(view, &path, block, word);
+	for (i = path.nr; i-- > 0;) {
+		word = READ_ONCE(view->blocks[path.at[i].block].word);
+		if (SHMK_BLOCK_GEN(word) != path.at[i].gen ||
+		    !(i ? shmk_block_inner(word) : shmk_block_held(word)))
+			continue;
+		done = block_freed(view, path.at[i].block, word, freed);
+		cut |= done && shmk_block_place(word) == SHMK_PLACE_ROOT;
+	}
+	return cut;
+}
+
+/* @message: it was received, and is lost if this frees it. */
 static void put_counted(const struct shmk_view *view, __u32 block, __u32 gen,
 			bool message, struct shmk_settled *settled)
 {
-	__u64 room = shmk_block_room(view, block);
-
-	if (!shmk_block_put(view, block, gen))
-		return;
-	settled->blocks++;
-	settled->bytes += room;
-	if (message)
+	if (shmk_block_put(view, block, gen, settled) && message)
 		settled->messages++;
 }
 
@@ -163,11 +270,13 @@ static void settle_taken(const struct shmk_view *view, __u32 peer,
 	__u32 gen = SHMK_WHAT_GEN(what);
 	__u32 lap;
 	struct shmk_slot *slot;
+	__u64 word;
 
 	if (!block_valid(view, block))
 		return;
-	cas(&view->blocks[block].word, SHMK_BLOCK_WORD(gen, SHMK_BLOCK_USED),
-	    SHMK_BLOCK_WORD(gen + 1, SHMK_BLOCK_USED));
+	word = READ_ONCE(view->blocks[block].word);
+	if (shmk_block_held_as(word, gen))
+		cas(&view->blocks[block].word, word, shmk_block_handed(word));
 	if (rv->slots) {
 		slot = shmk_slot_at(rv, pos);
 		lap = shmk_lap(rv, pos);
@@ -205,7 +314,7 @@ static void settle_taking(const struct shmk_view *view, __u32 peer,
 		if (!block_valid(view, block))
 			break;
 		word = READ_ONCE(view->blocks[block].word);
-		if (SHMK_BLOCK_STATE(word) != SHMK_BLOCK_USED)
+		if (!shmk_block_held(word))
 			break;
 		WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_TAKEN, block,
 						  SHMK_BLOCK_GEN(word)));
@@ -258,7 +367,8 @@ static void settle_sending(const struct shmk_view *view,
 		return;
 	if (rv->slots) {
 		lap = shmk_lap(rv, pos);
-		if (READ_ONCE(shmk_slot_at(rv, pos)->p) ==
+		/* Q2: who sees it emptied sees the hand-over. */
+		if (smp_load_acquire(&shmk_slot_at(rv, pos)->p) ==
 		    SHMK_P(lap, SHMK_KIND_BLOCK, block))
 			return;
 	}
@@ -565,7 +675,8 @@ void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
 			__u32 block = (s << SHMK_SPAN_UNITS_SHIFT) + i;
 			__u64 w = READ_ONCE(view->blocks[block].word);
 
-			if (SHMK_BLOCK_STATE(w) != SHMK_BLOCK_USED)
+			if (SHMK_BLOCK_STATE(w) == SHMK_BLOCK_FREE ||
+			    SHMK_BLOCK_STATE(w) == SHMK_BLOCK_GONE)
 				continue;
 			usage->blocks++;
 			usage->bytes += shmk_block_room(view, block);

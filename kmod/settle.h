@@ -101,7 +101,19 @@ void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
 bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side);
 
 /* Shared with the library's own transitions. */
-bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen);
+/*
+ * Frees what is held by (@block, @gen): a block, or a reference and all that
+ * ends with it, which is added to @freed. Nothing when it is held no more. May
+ * die anywhere and be run again. Return: whether a block was freed, or a reference
+ * taken out of its tree, by this run.
+ */
+bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen,
+		    struct shmk_settled *freed);
+/* Of what the caller holds: the block with the payload. False: nonsense. */
+bool shmk_block_root(const struct shmk_view *view, __u32 block, __u32 *root);
+/* One step of that: its parent, with its word. False: it is no (longer a) child of anything. */
+bool shmk_block_parent(const struct shmk_view *view, __u32 block, __u64 word,
+		       __u32 *up, __u64 *up_word);
 void shmk_map_set(__u64 *map, __u32 bit);
 void shmk_map_clear(__u64 *map, __u32 bit);
 void shmk_span_hint(const struct shmk_view *view, __u32 span);
@@ -111,6 +123,60 @@ void shmk_span_scatter(const struct shmk_view *view, __u32 peer,
 bool shmk_span_unlock(const struct shmk_view *view, __u32 index, __u64 word,
 		      __u32 raise);
 __u64 shmk_block_room(const struct shmk_view *view, __u32 block);
+
+/* In somebody's hands or in a slot, when these have its generation. */
+static inline bool shmk_block_held(__u64 word)
+{
+	__u32 state = SHMK_BLOCK_STATE(word);
+
+	return state == SHMK_BLOCK_USED || state == SHMK_BLOCK_REF_LEFT ||
+	       state == SHMK_BLOCK_REF_RIGHT;
+}
+
+static inline bool shmk_block_held_as(__u64 word, __u32 gen)
+{
+	return shmk_block_held(word) && SHMK_BLOCK_GEN(word) == gen;
+}
+
+/* The word of a held block after a hand-over: the next generation of the same. */
+static inline __u64 shmk_block_handed(__u64 word)
+{
+	return word + (1ULL << 32);
+}
+
+static inline bool shmk_block_inner(__u64 word)
+{
+	return SHMK_BLOCK_STATE(word) >= SHMK_BLOCK_INNER &&
+	       SHMK_BLOCK_STATE(word) <= SHMK_BLOCK_STATE_MAX;
+}
+
+/* Where in its tree a held or inner block is. */
+static inline __u32 shmk_block_place(__u64 word)
+{
+	switch (SHMK_BLOCK_STATE(word)) {
+	case SHMK_BLOCK_USED:
+		return SHMK_PLACE_ROOT;
+	case SHMK_BLOCK_REF_LEFT:
+		return SHMK_PLACE_LEFT;
+	case SHMK_BLOCK_REF_RIGHT:
+		return SHMK_PLACE_RIGHT;
+	default:
+		return SHMK_INNER_PLACE(SHMK_BLOCK_STATE(word));
+	}
+}
+
+/* Does an inner block have the child at @place? */
+static inline bool shmk_inner_has(__u64 word, __u32 place)
+{
+	__u32 children = SHMK_INNER_CHILDREN(SHMK_BLOCK_STATE(word));
+
+	return children == SHMK_CHILDREN_BOTH || children == place;
+}
+
+static inline bool shmk_inner_both(__u64 word)
+{
+	return SHMK_INNER_CHILDREN(SHMK_BLOCK_STATE(word)) == SHMK_CHILDREN_BOTH;
+}
 
 static inline struct shmk_slot *shmk_slot_at(const struct shmk_ring_view *rv, __u64 pos)
 {

@@ -792,8 +792,11 @@ void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t en
 	struct own_span *sp = s->heap->own[index];
 
 	if (!cas(&s->view.blocks[block].word, SHMK_BLOCK_WORD(gen, SHMK_BLOCK_USED),
-		 SHMK_BLOCK_WORD(gen + 1, SHMK_BLOCK_FREE)))
-		goto out;	/* somebody wrote over it; it is not ours to free */
+		 SHMK_BLOCK_WORD(gen + 1, SHMK_BLOCK_FREE))) {
+		/* A reference; or somebody wrote over it, and it is not ours to free. */
+		shmk_block_put(&s->view, block, gen, &(struct shmk_settled){ 0 });
+		goto out;
+	}
 	if (sp && !span_mine(s, sp)) {
 		span_forget(s, sp);
 		sp = NULL;
@@ -922,6 +925,8 @@ int shmk_resize(struct shmk_msg *msg, size_t len)
 {
 	if (!msg->data)
 		return -EINVAL;
+	if (msg->kind == SHMK_KIND_BLOCK && !share_alone(msg))
+		return -EBUSY;
 	if (msg->kind == SHMK_KIND_BLOCK && len > msg->room)
 		msg->room = shmk_block_room(&msg->shmk->view, msg->block);
 	if (len > msg->room)

@@ -3,12 +3,13 @@
  * check.c - does every word of a pool agree with every other?
  *
  * Walked: the ledgers of all peers, the slots of all queues, the spans, the
- * blocks. The main invariant: a block that is USED has exactly one holder, a
- * ledger entry or a slot; a block that is not has none.
+ * blocks. The main invariant: a block that is USED or a reference has exactly one
+ * holder, a ledger entry or a slot; a block that is not has none. And an inner
+ * block of a shared message has just the children that its word says.
  *
  * A pool under work shows halves of moves between two reads. A violation
  * counts only if the same one, word for word, is found in CONFIRM walks in a
- * row. Private memory: one byte per block, two per span.
+ * row. Private memory: two bytes per block, two per span.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 struct walk {
 	struct shmk	*s;
 	uint8_t		*refs;		/* holders of each block, saturating */
+	uint8_t		*children;	/* of each inner block: 4 bits left, 4 bits right */
 	uint16_t	*named;		/* by span: the last peer whose ledger names it, or 0 */
 	char		*report;
 	size_t		len;
@@ -89,7 +91,7 @@ static bool entry_holds(struct walk *w, __u64 what, __u64 where, uint32_t block)
 	uint32_t gen = SHMK_WHAT_GEN(what), lap;
 	struct shmk_slot *slot;
 
-	if (SHMK_BLOCK_STATE(word) != SHMK_BLOCK_USED)
+	if (!shmk_block_held(word))
 		return false;
 	switch (SHMK_WHAT_OP(what)) {
 	case SHMK_OP_HELD:
@@ -243,6 +245,40 @@ static void walk_queues(struct walk *w)
 	}
 }
 
+/* --------------------------------------------------------------- shared -- */
+
+/* A child counts for its parent as long as both say so. */
+static void walk_child(struct walk *w, uint32_t block)
+{
+	__u64 word = READ_ONCE(w->s->view.blocks[block].word), up_word;
+	uint32_t up, one;
+
+	if ((!shmk_block_held(word) && !shmk_block_inner(word)) ||
+	    !shmk_block_parent(&w->s->view, block, word, &up, &up_word))
+		return;
+	one = shmk_block_place(word) == SHMK_PLACE_LEFT ? 1 : 0x10;
+	if ((w->children[up] & (one * 0xf)) < one * 0xf)
+		w->children[up] = (uint8_t)(w->children[up] + one);
+}
+
+static void walk_children(struct walk *w)
+{
+	uint32_t block;
+
+	for (block = 0; block < nr_blocks(w); block++)
+		walk_child(w, block);
+}
+
+static void walk_inner(struct walk *w, uint32_t block, __u64 word)
+{
+	uint32_t left = w->children[block] & 0xf, right = w->children[block] >> 4;
+
+	if (left != shmk_inner_has(word, SHMK_PLACE_LEFT) ||
+	    right != shmk_inner_has(word, SHMK_PLACE_RIGHT))
+		violation(w, "block %u: shared, with %u left and %u right children (word %#llx)",
+			  block, left, right, (unsigned long long)word);
+}
+
 /* ---------------------------------------------------------------- spans -- */
 
 static void walk_block(struct walk *w, uint32_t block, bool in_use, bool thief)
@@ -250,7 +286,7 @@ static void walk_block(struct walk *w, uint32_t block, bool in_use, bool thief)
 	__u64 word = READ_ONCE(w->s->view.blocks[block].word);
 	uint32_t state = SHMK_BLOCK_STATE(word), refs = w->refs[block];
 
-	if (state > SHMK_BLOCK_GONE)
+	if (state > SHMK_BLOCK_STATE_MAX)
 		violation(w, "block %u: no such state (word %#llx)", block,
 			  (unsigned long long)word);
 	else if (!in_use && state != SHMK_BLOCK_FREE)
@@ -259,12 +295,14 @@ static void walk_block(struct walk *w, uint32_t block, bool in_use, bool thief)
 	else if (state == SHMK_BLOCK_GONE && !thief)
 		violation(w, "block %u: locked, but the span has no thief (word %#llx)", block,
 			  (unsigned long long)word);
-	else if (state == SHMK_BLOCK_USED && refs != 1)
+	else if (shmk_block_held(word) && refs != 1)
 		violation(w, "block %u: in use, with %u holders (word %#llx)", block, refs,
 			  (unsigned long long)word);
-	else if (state != SHMK_BLOCK_USED && refs)
+	else if (!shmk_block_held(word) && refs)
 		violation(w, "block %u: free, with %u holders (word %#llx)", block, refs,
 			  (unsigned long long)word);
+	else if (shmk_block_inner(word))
+		walk_inner(w, block, word);
 }
 
 static void walk_tail(struct walk *w, uint32_t index, __u64 word)
@@ -360,11 +398,13 @@ static void pause_ms(long ms)
 static bool walk(struct walk *w)
 {
 	memset(w->refs, 0, nr_blocks(w));
+	memset(w->children, 0, nr_blocks(w));
 	memset(w->named, 0, w->s->view.nr_spans * sizeof(*w->named));
 	w->report[0] = '\0';
 	w->found = false;
 	walk_ledgers(w);
 	walk_queues(w);
+	walk_children(w);
 	walk_spans(w);
 	return w->found;
 }
@@ -393,14 +433,16 @@ int shmk_pool_check(struct shmk *s, char *report, size_t len)
 	int ret = -ENOMEM;
 
 	w.refs = malloc(nr_blocks(&w));
+	w.children = malloc(nr_blocks(&w));
 	w.named = malloc(s->view.nr_spans * sizeof(*w.named));
-	if (w.refs && w.named) {
+	if (w.refs && w.children && w.named) {
 		s->backend->reap(s);
 		ret = confirmed(&w, first, sizeof(first)) ? -EUCLEAN : 0;
 		if (report && len)
 			snprintf(report, len, "%s", ret ? first : "");
 	}
 	free(w.refs);
+	free(w.children);
 	free(w.named);
 	return ret;
 }

@@ -184,6 +184,12 @@ bool heap_yield_locked(struct shmk *s);
 /* Of a block that this peer holds by @entry; the entry goes too. */
 void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t entry);
 
+/*
+ * share.c: is this block message nobody else's? If only by now, it is the plain
+ * block again on return.
+ */
+bool share_alone(struct shmk_msg *msg);
+
 static inline void *block_data(struct shmk *s, uint32_t block)
 {
 	return s->data + ((size_t)block << s->view.unit_shift);

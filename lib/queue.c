@@ -25,7 +25,7 @@
  *     L = TAKING(q, pos)           T does not name us: nothing has happened
  *     T = (lap, me)                ours: freed, P emptied, counted as lost
  *     L = TAKEN(b, g; q, pos)      the same
- *     b: USED(g) -> USED(g + 1)    the same
+ *     b: USED(g) -> USED(g + 1)    the same (or REF: see share.c)
  *     P = (lap + 1, EMPTY)         ours: freed, counted as lost
  *     head, waiters -> 0, bell     L still names q
  *     L = GOT(b, g + 1)            freed, counted as lost
@@ -252,7 +252,10 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 	struct look l;
 	int ret;
 
-	WRITE_ONCE(s->view.blocks[msg->block].len, msg->len);
+	/* Of a reference it is not the payload's. */
+	if (likely(SHMK_BLOCK_STATE(READ_ONCE(s->view.blocks[msg->block].word)) ==
+		   SHMK_BLOCK_USED))
+		WRITE_ONCE(s->view.blocks[msg->block].len, msg->len);
 	look_begin(q, &l, &q->rv.ring->tail);
 	for (;;) {
 		ret = look_for_room(q, &l);
@@ -432,7 +435,7 @@ int shmk_send_copy(struct shmk_queue *q, const void *buf, size_t len, int64_t de
 static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg *msg)
 {
 	size_t off = (size_t)((const unsigned char *)ptr - s->data);
-	uint32_t i, block = (uint32_t)(off >> s->view.unit_shift);
+	uint32_t i, root, block = (uint32_t)(off >> s->view.unit_shift);
 
 	if (!shmk_contains(s, ptr, len) || off & ((1U << s->view.unit_shift) - 1))
 		return -EFAULT;
@@ -440,13 +443,13 @@ static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg
 		__u64 what = READ_ONCE(entry_at(s, i)->what);
 
 		if ((SHMK_WHAT_OP(what) != SHMK_OP_HELD && SHMK_WHAT_OP(what) != SHMK_OP_GOT) ||
-		    SHMK_WHAT_BLOCK(what) != block)
+		    !shmk_block_root(&s->view, SHMK_WHAT_BLOCK(what), &root) || root != block)
 			continue;
 		msg->data = block_data(s, block);
 		msg->room = shmk_block_room(&s->view, block);
 		msg->len = len;
 		msg->shmk = s;
-		msg->block = block;
+		msg->block = SHMK_WHAT_BLOCK(what);
 		msg->gen = SHMK_WHAT_GEN(what);
 		msg->entry = i;
 		msg->kind = SHMK_KIND_BLOCK;
@@ -532,10 +535,13 @@ static bool block_valid(struct shmk *s, uint32_t block)
 /* Of a message that may be another's by now: a guess, exact if we take it. */
 static uint64_t message_len(struct shmk *s, __u64 p)
 {
+	uint32_t root;
+
 	if (SHMK_P_KIND(p) == SHMK_KIND_INLINE)
 		return SHMK_P_ARG(p);
-	if (SHMK_P_KIND(p) == SHMK_KIND_BLOCK && block_valid(s, SHMK_P_ARG(p)))
-		return READ_ONCE(s->view.blocks[SHMK_P_ARG(p)].len);
+	if (SHMK_P_KIND(p) == SHMK_KIND_BLOCK && block_valid(s, SHMK_P_ARG(p)) &&
+	    shmk_block_root(&s->view, SHMK_P_ARG(p), &root))
+		return SHMK_BLOCK_LEN(READ_ONCE(s->view.blocks[root].len));
 	return 0;
 }
 
@@ -646,24 +652,23 @@ static int take_garbage(struct look *l)
 static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk_msg *msg)
 {
 	struct shmk *s = q->shmk;
-	uint32_t block = SHMK_P_ARG(p);
-	__u64 word, len, off = (__u64)block << s->view.unit_shift;
+	uint32_t root, block = SHMK_P_ARG(p);
+	__u64 word, len;
 
-	if (unlikely(!block_valid(s, block)))
+	if (unlikely(!block_valid(s, block) || !shmk_block_root(&s->view, block, &root)))
 		return take_garbage(l);
 	word = READ_ONCE(s->view.blocks[block].word);
-	len = READ_ONCE(s->view.blocks[block].len);
-	if (unlikely(SHMK_BLOCK_STATE(word) != SHMK_BLOCK_USED ||
-		     len > s->data_bytes - off))
+	len = SHMK_BLOCK_LEN(READ_ONCE(s->view.blocks[root].len));
+	if (unlikely(len > s->data_bytes - ((__u64)root << s->view.unit_shift)))
 		return take_garbage(l);
 	msg->gen = SHMK_BLOCK_GEN(word) + 1;
 	entry_what(s, msg->entry, SHMK_WHAT(SHMK_OP_TAKEN, block, SHMK_BLOCK_GEN(word)));
-	WRITE_ONCE(s->view.blocks[block].word, SHMK_BLOCK_WORD(msg->gen, SHMK_BLOCK_USED));
+	WRITE_ONCE(s->view.blocks[block].word, shmk_block_handed(word));
 	slot_empty(l);
 	msg->block = block;
 	msg->kind = SHMK_KIND_BLOCK;
 	msg->from = SHMK_WHERE(q->id, l->pos);
-	msg->data = block_data(s, block);
+	msg->data = block_data(s, root);
 	msg->len = (size_t)len;
 	msg->room = (size_t)len;
 	return 0;

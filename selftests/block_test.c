@@ -544,7 +544,8 @@ TEST_F(block, hints_taken_by_a_dead_former_owner_come_back)
 	entry_set(dead, 0, SHMK_WHAT(SHMK_OP_SPAN, block >> SHMK_SPAN_UNITS_SHIFT, 0),
 		  SHMK_WHERE(0, 1));
 	/* a foreign free, whose hint @dead has just taken */
-	ASSERT_TRUE(shmk_block_put(&self->s->view, block, self->msg[3].gen));
+	ASSERT_TRUE(shmk_block_put(&self->s->view, block, self->msg[3].gen,
+				   &(struct shmk_settled){ 0 }));
 	entry_put(self->s, self->msg[3].entry);
 	self->msg[3].data = NULL;
 	span->freed = 0;

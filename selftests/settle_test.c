@@ -418,6 +418,190 @@ TEST_F(settle, waiting_only_rings)
 	EXPECT_SETTLED(0U, 0U);
 }
 
+/* ---- references: BLOCK is the root, NODE its left child, LEAF0, LEAF1 NODE's, LEAF2 the root's right ---- */
+
+#define NODE	(BLOCK + 2)
+#define LEAF0	(BLOCK + 4)
+#define LEAF1	(BLOCK + 6)
+#define LEAF2	(BLOCK + 8)
+#define NODE_GEN 100U
+#define LEAF_GEN 200U
+#define AT_BLOCK(b)	(self->blocks[b].word)
+#define INNER(gen, up, place, children) \
+	SHMK_BLOCK_UP_WORD((gen), (up), SHMK_INNER_STATE(SHMK_PLACE_##place, SHMK_CHILDREN_##children))
+#define LEFT_OF(gen, up)	SHMK_BLOCK_UP_WORD((gen), (up), SHMK_BLOCK_REF_LEFT)
+#define RIGHT_OF(gen, up)	SHMK_BLOCK_UP_WORD((gen), (up), SHMK_BLOCK_REF_RIGHT)
+
+static void tree(struct shmk_block *blocks)
+{
+	blocks[BLOCK] = (struct shmk_block){ INNER(GEN, 0, ROOT, BOTH), 300 };
+	blocks[NODE] = (struct shmk_block){ INNER(NODE_GEN, BLOCK, LEFT, BOTH), GEN };
+	blocks[LEAF0] = (struct shmk_block){ LEFT_OF(LEAF_GEN, NODE), NODE_GEN };
+	blocks[LEAF1] = (struct shmk_block){ RIGHT_OF(LEAF_GEN, NODE), NODE_GEN };
+	blocks[LEAF2] = (struct shmk_block){ RIGHT_OF(LEAF_GEN, BLOCK), GEN };
+}
+
+TEST_F(settle, reference_with_a_sibling_leaves_the_rest)
+{
+	tree(self->blocks);
+	ENTRY(SHMK_OP_HELD, LEAF0, LEAF_GEN, 0);
+	EXPECT_EQ(SETTLE(DEAD), SHMK_SETTLE_NO_BELL);
+	EXPECT_EQ(AT_BLOCK(LEAF0), FREE(LEAF_GEN + 1));
+	EXPECT_EQ(AT_BLOCK(NODE), INNER(NODE_GEN, BLOCK, LEFT, RIGHT));
+	EXPECT_EQ(AT_BLOCK(BLOCK), INNER(GEN, 0, ROOT, BOTH));
+	EXPECT_SETTLED(1U, 0U);
+}
+
+TEST_F(settle, references_are_freed_with_the_last_one_in_any_order)
+{
+	static const unsigned int leaf[3] = { LEAF0, LEAF1, LEAF2 };
+	unsigned int order, i;
+
+	for (order = 0; order < 6; order++) {
+		unsigned int first = order % 3, second = (first + 1 + order / 3) % 3;
+		const unsigned int at[3] = { first, second, 3 - first - second };
+
+		tree(self->blocks);
+		memset(&self->settled, 0, sizeof(self->settled));
+		for (i = 0; i < 3; i++) {
+			EXPECT_TRUE(shmk_block_inner(AT_BLOCK(BLOCK)));
+			ENTRY(SHMK_OP_GOT, leaf[at[i]], LEAF_GEN, AT);
+			SETTLE(DEAD);
+			/* and once more, as if the settler had died */
+			ENTRY(SHMK_OP_GOT, leaf[at[i]], LEAF_GEN, AT);
+			SETTLE(DEAD);
+		}
+		EXPECT_EQ(AT_BLOCK(BLOCK), FREE(GEN + 1));
+		EXPECT_EQ(AT_BLOCK(NODE), FREE(NODE_GEN + 1));
+		EXPECT_SETTLED(5U, 3U);
+	}
+}
+
+TEST_F(settle, reference_taken_out_but_not_freed_yet_is_freed_alone)
+{
+	tree(self->blocks);
+	AT_BLOCK(NODE) = INNER(NODE_GEN, BLOCK, LEFT, RIGHT);
+	ENTRY(SHMK_OP_GOT, LEAF0, LEAF_GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(LEAF0), FREE(LEAF_GEN + 1));
+	EXPECT_EQ(AT_BLOCK(NODE), INNER(NODE_GEN, BLOCK, LEFT, RIGHT));
+	EXPECT_SETTLED(1U, 0U);
+}
+
+TEST_F(settle, reference_whose_parents_went_half_way_takes_the_rest_along)
+{
+	tree(self->blocks);
+	AT_BLOCK(BLOCK) = FREE(GEN + 1);
+	AT_BLOCK(NODE) = INNER(NODE_GEN, BLOCK, LEFT, LEFT);
+	ENTRY(SHMK_OP_GOT, LEAF0, LEAF_GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(BLOCK), FREE(GEN + 1));
+	EXPECT_EQ(AT_BLOCK(NODE), FREE(NODE_GEN + 1));
+	EXPECT_EQ(AT_BLOCK(LEAF0), FREE(LEAF_GEN + 1));
+	EXPECT_SETTLED(2U, 0U);
+}
+
+TEST_F(settle, reference_whose_parent_is_a_new_one_leaves_it_alone)
+{
+	tree(self->blocks);
+	AT_BLOCK(NODE) = INNER(NODE_GEN + 1, BLOCK, LEFT, BOTH);
+	ENTRY(SHMK_OP_HELD, LEAF0, LEAF_GEN, 0);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(NODE), INNER(NODE_GEN + 1, BLOCK, LEFT, BOTH));
+	EXPECT_EQ(AT_BLOCK(LEAF0), FREE(LEAF_GEN + 1));
+	EXPECT_SETTLED(1U, 0U);
+}
+
+TEST_F(settle, child_of_a_block_that_is_not_split_yet_is_just_freed)
+{
+	tree(self->blocks);
+	AT_BLOCK(NODE) = LEFT_OF(NODE_GEN, BLOCK);
+	ENTRY(SHMK_OP_GOT, LEAF0, LEAF_GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(NODE), LEFT_OF(NODE_GEN, BLOCK));
+	EXPECT_SETTLED(1U, 0U);
+	ENTRY(SHMK_OP_GOT, NODE, NODE_GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(BLOCK), INNER(GEN, 0, ROOT, RIGHT));
+	EXPECT_SETTLED(2U, 1U);
+}
+
+TEST_F(settle, entry_of_who_split_a_block_holds_it_no_more)
+{
+	tree(self->blocks);
+	ENTRY(SHMK_OP_GOT, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	ENTRY(SHMK_OP_GOT, NODE, NODE_GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(BLOCK), INNER(GEN, 0, ROOT, BOTH));
+	EXPECT_EQ(AT_BLOCK(NODE), INNER(NODE_GEN, BLOCK, LEFT, BOTH));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, parents_place_that_was_not_taken_yet_is_nobodys)
+{
+	tree(self->blocks);
+	AT_BLOCK(NODE) = INNER(NODE_GEN, BLOCK, LEFT, LEFT);
+	ENTRY(SHMK_OP_GOT, NODE, NODE_GEN + 1, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(NODE), INNER(NODE_GEN, BLOCK, LEFT, LEFT));
+	EXPECT_SETTLED(0U, 0U);
+	/* taken: both entries are there, in any order */
+	AT_BLOCK(NODE) = LEFT_OF(NODE_GEN + 1, BLOCK);
+	ENTRY(SHMK_OP_GOT, LEAF0, LEAF_GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(NODE), LEFT_OF(NODE_GEN + 1, BLOCK));
+	ENTRY(SHMK_OP_GOT, NODE, NODE_GEN + 1, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(BLOCK), INNER(GEN, 0, ROOT, RIGHT));
+	EXPECT_SETTLED(2U, 1U);
+}
+
+TEST_F(settle, taken_reference_is_handed_over_as_one_and_dropped)
+{
+	tree(self->blocks);
+	SLOT->p = P(SHMK_KIND_BLOCK, LEAF2);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKING, 0, 0, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(AT_BLOCK(LEAF2), FREE(LEAF_GEN + 2));
+	EXPECT_EQ(AT_BLOCK(BLOCK), INNER(GEN, 0, ROOT, LEFT));
+	EXPECT_EQ(SLOT->p, EMPTIED);
+	EXPECT_SETTLED(1U, 1U);
+}
+
+TEST_F(settle, sending_a_reference_that_was_not_published_drops_it)
+{
+	tree(self->blocks);
+	SLOT->p = P(SHMK_KIND_EMPTY, 0);
+	ENTRY(SHMK_OP_PASSING, LEAF2, LEAF_GEN, AT);
+	EXPECT_EQ(SETTLE(DEAD), 0);
+	EXPECT_EQ(AT_BLOCK(BLOCK), INNER(GEN, 0, ROOT, LEFT));
+	EXPECT_SETTLED(1U, 1U);
+}
+
+TEST_F(settle, garbage_for_trees_is_bounded)
+{
+	unsigned int seed = 20261121, i, b;
+
+	TH_LOG("seed %u", seed);
+	for (i = 0; i < 100000; i++) {
+		/* few blocks, all of one generation: chains and circles are likely */
+		for (b = BLOCK; b < BLOCK + 8; b++) {
+			unsigned int r = (unsigned int)rand_r(&seed);
+
+			self->blocks[b].word = SHMK_BLOCK_UP_WORD(GEN, r & 64 ? r : BLOCK + (r & 7),
+								  r >> 3 & 7 ? r >> 7 & 15 : 3);
+			self->blocks[b].len = GEN;
+		}
+		self->blocks[BLOCK].word = LEFT_OF(GEN, BLOCK + 1);
+		ENTRY(SHMK_OP_HELD, BLOCK, GEN, 0);
+		SETTLE(DEAD);
+		ASSERT_EQ(WORD, FREE(GEN + 1));
+		ASSERT_EQ(SHMK_WHAT_OP(self->entry.what), SHMK_OP_NONE);
+	}
+}
+
 /* ---- spans ---- */
 
 #define SPAN(i)	(self->spans[i].word)

@@ -313,10 +313,48 @@ SHMK_API int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_ms
 /* shmk_free() - give it back; of an inline or empty message it forgets the contents. */
 SHMK_API void shmk_free(struct shmk_msg *msg);
 
-/* shmk_resize() - change the payload length in place; -ENOSPC if @len > room. */
+/* shmk_resize() - change the payload length in place; -ENOSPC if @len > room; -EBUSY: shared. */
 SHMK_API int shmk_resize(struct shmk_msg *msg, size_t len);
 
 SHMK_API void shmk_msg_move(struct shmk_msg *to, struct shmk_msg *from);
+
+/**
+ * shmk_msg_share() - a second reference to the same payload
+ * @other: must hold nothing; holds the second one on success
+ *
+ * Both are messages of their own from then on: held, sent to any queues,
+ * received, shared again and freed each by itself, in any order, by any peers.
+ * The payload goes when the last one does. A reference ends with its holder.
+ *
+ * Nothing is copied (but inline messages), and nothing protects the payload: as
+ * long as shmk_msg_shared(), who writes to it writes to the others' message.
+ * Its length is fixed; room is len.
+ *
+ * Costs two blocks of one unit and a ledger entry. -ENOMEM, -ENOBUFS; -EMLINK:
+ * this one has come about by more than 48 splits of which all have other ends
+ * left; share_many() makes them flat. -EBUSY: of a queue that redelivers, and not
+ * accepted yet. A message that was received stays the one that counts as lost.
+ */
+SHMK_API int shmk_msg_share(struct shmk_msg *msg, struct shmk_msg *other);
+
+/* shmk_msg_share_many() - @n more references, all or none. */
+SHMK_API int shmk_msg_share_many(struct shmk_msg *msg, struct shmk_msg *others, unsigned int n);
+
+/**
+ * shmk_msg_shared() - has anybody else a reference to this payload?
+ *
+ * False is for good, until the caller shares it again: all others have done with
+ * it, and it may be written. True may be over at once.
+ */
+SHMK_API bool shmk_msg_shared(const struct shmk_msg *msg);
+
+/**
+ * shmk_msg_refs() - how many references there are, in hands and in queues
+ *
+ * By a walk over the pool (there is no counter), so for people and tests; of
+ * others' running work it sees some instant for each reference.
+ */
+SHMK_API int shmk_msg_refs(const struct shmk_msg *msg);
 
 /* ------------------------------------------------------------- queues -- */
 

@@ -2,7 +2,7 @@
 /*
  * explore.c - the library's own code under all interleavings, with deaths.
  *
- * settle.c, queue.c, ledger.c and block.c are compiled against order.h of this
+ * settle.c, queue.c, ledger.c, block.c and share.c are compiled against order.h of this
  * directory, so that each access to a shared word is a step. The actors of a
  * scenario (senders, receivers, one that allocates) run as coroutines; before
  * every step the explorer decides who goes on and who dies there; a settler
@@ -111,6 +111,8 @@ static void *explorer_sp;
 
 static struct {
 	unsigned int	sent[IDS], received[IDS];
+	unsigned int	messages;	/* that can be lost */
+	bool		dropped[ACTORS];	/* this actor has begun to let its reference go */
 	uint64_t	lost;
 	bool		settler_died;
 	int		crashes;
@@ -229,19 +231,43 @@ static uint64_t raw_load(const void *p, size_t size)
 	return v;
 }
 
+/* A block that was split: it may lose a child, or end with its last one. */
+static bool inner_may(uint64_t from, uint64_t to, uint32_t raise)
+{
+	if (shmk_inner_both(from))
+		return raise == 0 && shmk_block_inner(to) && !shmk_inner_both(to) &&
+		       shmk_block_place(from) == shmk_block_place(to) &&
+		       SHMK_BLOCK_UP(from) == SHMK_BLOCK_UP(to);
+	if (SHMK_BLOCK_STATE(to) == SHMK_BLOCK_FREE)
+		return raise == 1;
+	return raise == 1 && shmk_block_held(to) &&
+	       shmk_block_place(from) == shmk_block_place(to) &&
+	       SHMK_BLOCK_UP(from) == SHMK_BLOCK_UP(to);
+}
+
+static bool held_may(uint64_t from, uint64_t to, uint32_t raise)
+{
+	if (SHMK_BLOCK_STATE(to) == SHMK_BLOCK_FREE)
+		return raise == 1;
+	if (shmk_block_inner(to))
+		return raise == 0 && shmk_inner_both(to) &&
+		       shmk_block_place(from) == shmk_block_place(to) &&
+		       SHMK_BLOCK_UP(from) == SHMK_BLOCK_UP(to);
+	if (!shmk_block_held(to))
+		return false;
+	return (uint32_t)from == (uint32_t)to ? raise == 1 :
+	       raise == 0 && shmk_block_place(from) == SHMK_PLACE_ROOT;
+}
+
 static bool block_may(uint64_t from, uint64_t to)
 {
-	uint32_t a = SHMK_BLOCK_STATE(from), b = SHMK_BLOCK_STATE(to);
-	uint32_t raise = SHMK_BLOCK_GEN(to) - SHMK_BLOCK_GEN(from);
+	uint32_t b = SHMK_BLOCK_STATE(to), raise = SHMK_BLOCK_GEN(to) - SHMK_BLOCK_GEN(from);
 
-	switch (a) {
-	case SHMK_BLOCK_FREE:
-		return b != SHMK_BLOCK_FREE && raise == 0;
-	case SHMK_BLOCK_USED:
-		return b != SHMK_BLOCK_GONE && raise == 1;
-	default:
+	if (SHMK_BLOCK_STATE(from) == SHMK_BLOCK_FREE)
+		return (b == SHMK_BLOCK_USED || b == SHMK_BLOCK_GONE) && raise == 0;
+	if (SHMK_BLOCK_STATE(from) == SHMK_BLOCK_GONE)
 		return b == SHMK_BLOCK_FREE && raise <= 1;
-	}
+	return shmk_block_held(from) ? held_may(from, to, raise) : inner_may(from, to, raise);
 }
 
 static bool p_may(uint64_t from, uint64_t to)
@@ -270,7 +296,7 @@ static void check_store(const void *p, uint64_t from, uint64_t to)
 		may = at % sizeof(struct shmk_block) ||
 		      (block_may(from, to) &&
 		       /* only the holder may just write */
-		       (!plain || SHMK_BLOCK_STATE(from) == SHMK_BLOCK_USED));
+		       (!plain || shmk_block_held(from)));
 	else if (at >= offsetof(struct world, slots) && at < offsetof(struct world, ledgers))
 		may = (at - offsetof(struct world, slots)) % 64 ?
 		      (int32_t)(SHMK_P_LAP(to) - SHMK_P_LAP(from)) > 0 || !(from & SHMK_TAKEN) :
@@ -657,6 +683,7 @@ static void own_block(struct actor *a, uint32_t block, uint32_t id, struct shmk_
 	now = NULL;
 	raw_store(&world.blocks[block].word, SHMK_BLOCK_WORD(first_gen(), SHMK_BLOCK_USED), 8);
 	give_block(a, block, id, msg);
+	told.messages++;
 	now = me;
 }
 
@@ -742,6 +769,96 @@ static void pass_on(struct actor *a)
 		note_received((uint32_t)msg.len);
 		shmk_free(&msg);
 	}
+}
+
+/* --- shared messages: messages[a][0], and what is got by splitting it --- */
+
+/* So that splitting finds its two blocks at hand. Before the first step. */
+static void warm(struct actor *a)
+{
+	uint32_t entry[2], block[2], gen[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		entry_get_locked(&a->s, &entry[i]);
+		block_alloc_locked(&a->s, 30000, 0, entry[i], &block[i], &gen[i]);
+	}
+	for (i = 0; i < 2; i++)
+		block_free_locked(&a->s, block[i], gen[i], entry[i]);
+}
+
+static void drop(struct actor *a, struct shmk_msg *msg)
+{
+	told.dropped[a - actors] = true;
+	shmk_free(msg);
+}
+
+static void drop_own(struct actor *a)
+{
+	drop(a, &messages[a - actors][0]);
+}
+
+static void share_send_drop(struct actor *a)
+{
+	struct shmk_msg *msg = messages[a - actors];
+
+	if (!shmk_msg_share(&msg[0], &msg[1])) {
+		if (shmk_send(&a->q, &msg[1], SHMK_TRY))
+			shmk_free(&msg[1]);
+	}
+	drop(a, &msg[0]);
+}
+
+static void share_drop(struct actor *a)
+{
+	struct shmk_msg *msg = messages[a - actors];
+
+	if (!shmk_msg_share(&msg[0], &msg[1]))
+		shmk_free(&msg[1]);
+	drop(a, &msg[0]);
+}
+
+/* Has the only one other drop its reference, then this is a plain block again. */
+static void resize_drop(struct actor *a)
+{
+	struct shmk_msg *msg = messages[a - actors];
+
+	if (!shmk_resize(msg, 1) && !told.dropped[1] && actors[1].status != DEAD)
+		violation("alone beside another");
+	drop(a, msg);
+}
+
+/* Receives and shares, and says that it has it. */
+static void recv_share(struct actor *a)
+{
+	struct shmk_msg msg, other;
+
+	if (shmk_recv(&a->q, &msg, SHMK_TRY))
+		return;
+	if (!shmk_msg_share(&msg, &other))
+		shmk_free(&other);
+	note_received((uint32_t)msg.len);
+	shmk_free(&msg);
+}
+
+static void recv_drop(struct actor *a)
+{
+	struct shmk_msg msg;
+	int i;
+
+	for (i = 0; i < a->arg; i++)
+		if (!shmk_recv(&a->q, &msg, SHMK_TRY))
+			shmk_free(&msg);
+}
+
+/* Two references that somebody made before; on to the queue with them. */
+static void send_two(struct actor *a)
+{
+	int i;
+
+	for (i = 0; i < 2; i++)
+		if (shmk_send(&a->q, &messages[a - actors][i], SHMK_TRY))
+			shmk_free(&messages[a - actors][i]);
 }
 
 static void alloc_free(struct actor *a)
@@ -934,6 +1051,13 @@ static uint32_t reachable(void)
 	return slots;
 }
 
+/* References to one payload are several messages of the same name: none. */
+static uint32_t block_id(uint32_t block)
+{
+	return shmk_block_place(world.blocks[block].word) == SHMK_PLACE_ROOT ?
+	       (uint32_t)world.blocks[block].len : IDS;
+}
+
 static void check_messages(void)
 {
 	uint64_t missing = 0;
@@ -952,7 +1076,7 @@ static void check_messages(void)
 			violation("slot %u is still claimed", i);
 		if ((slot->t & SHMK_TAKEN) && SHMK_P_LAP(slot->t) == SHMK_P_LAP(slot->p))
 			violation("slot %u was taken and never emptied", i);
-		id = kind == SHMK_KIND_BLOCK ? (uint32_t)world.blocks[SHMK_P_ARG(slot->p)].len :
+		id = kind == SHMK_KIND_BLOCK ? block_id(SHMK_P_ARG(slot->p)) :
 					       SHMK_P_ARG(slot->p);
 		if (id < IDS)
 			here[id]++;
@@ -967,6 +1091,9 @@ static void check_messages(void)
 	if (missing > told.lost && !told.settler_died)
 		violation("%llu messages are missing, %llu reported lost",
 			  (unsigned long long)missing, (unsigned long long)told.lost);
+	if (told.messages && told.lost > told.messages && !told.settler_died)
+		violation("%llu reported lost, of %u", (unsigned long long)told.lost,
+			  told.messages);
 }
 
 static bool in_ring(uint32_t block)
@@ -983,16 +1110,40 @@ static bool in_ring(uint32_t block)
 	return nr;
 }
 
+/* Every child that an inner block says it has must be there, once, and no other. */
+static void check_inner(uint32_t block, __u64 word)
+{
+	uint32_t b, nr[3] = { 0 }, up;
+	__u64 w, up_word;
+
+	for (b = 0; b < SPANS * SHMK_SPAN_UNITS; b++) {
+		w = world.blocks[b].word;
+		if ((shmk_block_held(w) || shmk_block_inner(w)) &&
+		    shmk_block_parent(&view, b, w, &up, &up_word) && up == block)
+			nr[shmk_block_place(w)]++;
+	}
+	if (nr[1] != shmk_inner_has(word, 1) || nr[2] != shmk_inner_has(word, 2))
+		violation("block %u: word %#llx, %u left and %u right children", block,
+			  (unsigned long long)word, nr[1], nr[2]);
+}
+
 static void check_blocks(void)
 {
-	uint32_t b;
+	uint32_t b, up;
+	__u64 up_word;
 
 	for (b = 0; b < SPANS * SHMK_SPAN_UNITS; b++) {
 		__u64 word = world.blocks[b].word;
 
 		if (SHMK_BLOCK_STATE(word) == SHMK_BLOCK_GONE)
 			violation("block %u stays locked", b);
-		if ((SHMK_BLOCK_STATE(word) == SHMK_BLOCK_USED) != in_ring(b))
+		if (shmk_block_inner(word))
+			check_inner(b, word);
+		if (shmk_block_held(word) && shmk_block_place(word) != SHMK_PLACE_ROOT &&
+		    !shmk_block_parent(&view, b, word, &up, &up_word))
+			violation("block %u: word %#llx, a reference to nothing", b,
+				  (unsigned long long)word);
+		if (shmk_block_held(word) != in_ring(b))
 			violation("block %u: word %#llx, %s in the ring", b,
 				  (unsigned long long)word, in_ring(b) ? "is" : "is not");
 	}
@@ -1335,7 +1486,7 @@ static void own_empty_span(struct actor *a)
 		block_alloc_locked(&a->s, 30000, 0, entry[i], &block[i], &gen[i]);
 	}
 	for (i = 0; i < 2; i++) {
-		shmk_block_put(&view, block[i], gen[i]);
+		shmk_block_put(&view, block[i], gen[i], &(struct shmk_settled){ 0 });
 		entry_put_locked(&a->s, entry[i]);
 	}
 }
@@ -1365,6 +1516,98 @@ static void setup_run(void)
 	peer_add(alloc_run, 2);
 }
 
+/* A block of a tree as it was left by somebody who split it. */
+static void tree_block(uint32_t block, uint32_t up, uint32_t state)
+{
+	raw_store(&world.blocks[block].word, SHMK_BLOCK_UP_WORD(first_gen(), up, state), 8);
+	raw_store(&world.blocks[block].len,
+		  state == SHMK_INNER_STATE(SHMK_PLACE_ROOT, SHMK_CHILDREN_BOTH) ? 300 : first_gen(), 8);
+}
+
+static void tree_leaf(struct actor *a, int i, uint32_t block, uint32_t up, uint32_t state)
+{
+	tree_block(block, up, state);
+	give_block(a, block, 300, &messages[a - actors][i]);
+}
+
+#define ROOT	400	/* in span 1, away from those that are cut first */
+
+static void setup_share(void)
+{
+	struct actor *a = peer_add(share_send_drop, 0);
+
+	own_block(a, ROOT, 300, &messages[0][0]);
+	warm(a);
+	peer_add(recv_drop, 1);
+}
+
+static void setup_share_received(void)
+{
+	struct actor *a;
+
+	sender_add(send_blocks, 1);
+	a = peer_add(recv_share, 0);
+	warm(a);
+}
+
+static void setup_drop_two(void)
+{
+	tree_block(ROOT, 0, SHMK_INNER_STATE(SHMK_PLACE_ROOT, SHMK_CHILDREN_BOTH));
+	tree_leaf(peer_add(drop_own, 0), 0, ROOT + 2, ROOT, SHMK_BLOCK_REF_LEFT);
+	tree_leaf(peer_add(drop_own, 0), 0, ROOT + 4, ROOT, SHMK_BLOCK_REF_RIGHT);
+}
+
+static void setup_drop_three(void)
+{
+	tree_block(ROOT, 0, SHMK_INNER_STATE(SHMK_PLACE_ROOT, SHMK_CHILDREN_BOTH));
+	tree_block(ROOT + 2, ROOT, SHMK_INNER_STATE(SHMK_PLACE_LEFT, SHMK_CHILDREN_BOTH));
+	tree_leaf(peer_add(drop_own, 0), 0, ROOT + 4, ROOT + 2, SHMK_BLOCK_REF_LEFT);
+	tree_leaf(peer_add(drop_own, 0), 0, ROOT + 6, ROOT + 2, SHMK_BLOCK_REF_RIGHT);
+	tree_leaf(peer_add(drop_own, 0), 0, ROOT + 8, ROOT, SHMK_BLOCK_REF_RIGHT);
+}
+
+static void setup_resize(void)
+{
+	tree_block(ROOT, 0, SHMK_INNER_STATE(SHMK_PLACE_ROOT, SHMK_CHILDREN_BOTH));
+	tree_leaf(peer_add(resize_drop, 0), 0, ROOT + 2, ROOT, SHMK_BLOCK_REF_LEFT);
+	tree_leaf(peer_add(drop_own, 0), 0, ROOT + 4, ROOT, SHMK_BLOCK_REF_RIGHT);
+}
+
+/* The one who shares may find that he is the last of his parent, or of the tree. */
+static void setup_share_beside(void)
+{
+	struct actor *a = peer_add(share_drop, 0);
+
+	tree_block(ROOT, 0, SHMK_INNER_STATE(SHMK_PLACE_ROOT, SHMK_CHILDREN_BOTH));
+	tree_block(ROOT + 2, ROOT, SHMK_INNER_STATE(SHMK_PLACE_LEFT, SHMK_CHILDREN_BOTH));
+	tree_leaf(a, 0, ROOT + 4, ROOT + 2, SHMK_BLOCK_REF_LEFT);
+	warm(a);
+	tree_leaf(peer_add(drop_own, 0), 0, ROOT + 6, ROOT + 2, SHMK_BLOCK_REF_RIGHT);
+	tree_leaf(peer_add(drop_own, 0), 0, ROOT + 8, ROOT, SHMK_BLOCK_REF_RIGHT);
+}
+
+static void setup_share_both(void)
+{
+	struct actor *a = peer_add(share_drop, 0), *b = peer_add(share_drop, 0);
+
+	tree_block(ROOT, 0, SHMK_INNER_STATE(SHMK_PLACE_ROOT, SHMK_CHILDREN_BOTH));
+	tree_leaf(a, 0, ROOT + 2, ROOT, SHMK_BLOCK_REF_LEFT);
+	tree_leaf(b, 0, ROOT + 4, ROOT, SHMK_BLOCK_REF_RIGHT);
+	warm(a);
+	warm(b);
+}
+
+static void setup_send_both(void)
+{
+	struct actor *a = peer_add(send_two, 0);
+
+	tree_block(ROOT, 0, SHMK_INNER_STATE(SHMK_PLACE_ROOT, SHMK_CHILDREN_BOTH));
+	tree_leaf(a, 0, ROOT + 2, ROOT, SHMK_BLOCK_REF_LEFT);
+	tree_leaf(a, 1, ROOT + 4, ROOT, SHMK_BLOCK_REF_RIGHT);
+	peer_add(recv_drop, 1);
+	peer_add(recv_drop, 1);
+}
+
 static const struct scenario scenarios[] = {
 	{ "one producer, one consumer", 2, false, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
 	  setup_1p1c, false, 0 },
@@ -1392,6 +1635,15 @@ static const struct scenario scenarios[] = {
 	{ "alloc and free", 1, false, 1, 0, false, setup_heap, true, 3 },
 	{ "seizing", 1, false, 1, 0, true, setup_seize, true, 3 },
 	{ "two thieves", 1, false, 1, 0, false, setup_two_thieves, true, 3 },
+	{ "sharing", 2, false, 1, 0, false, setup_share, false, 0 },
+	{ "sharing, buffered stores", 1, true, 1, 0, false, setup_share, false, 0 },
+	{ "sharing what was received", 2, false, 1, 0, false, setup_share_received, false, 0 },
+	{ "two references dropped", 3, false, 1, 0, true, setup_drop_two, false, 0 },
+	{ "three references dropped", 2, false, 1, 0, false, setup_drop_three, false, 0 },
+	{ "last reference becomes the block", 3, false, 1, 0, true, setup_resize, false, 0 },
+	{ "sharing beside droppers", 1, false, 1, 0, false, setup_share_beside, false, 0 },
+	{ "two share the same", 1, false, 1, 0, false, setup_share_both, false, 3 },
+	{ "references through a queue", 1, false, 2, 0, true, setup_send_both, false, 0 },
 	{ "two runs in the same place", 1, false, 1, 0, false, setup_run, true, 3 },
 };
 

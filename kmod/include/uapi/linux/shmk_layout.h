@@ -151,27 +151,66 @@ struct shmk_status {
 
 /*
  * One record per unit; only the record of a block's first unit is in use.
- * word = { generation:32, 0:28, state:4 }:
+ * word = { generation:32, up:28, state:4 }:
  *   FREE(g) -> USED(g)      alloc, by the span's owner, CAS
- *   USED(g) -> USED(g+1)    hand-over, by the taker, who alone may write
- *   USED(g) -> FREE(g+1)    free, by the holder
+ *   held(g) -> held(g+1)    hand-over, by the taker, who alone may write
+ *   held(g) -> FREE(g+1)    free, by the holder
  *   FREE(g) -> GONE(g)      seize, by the span's thief, CAS; back if it fails
  *   GONE(g) -> FREE(g+1)    the span has changed hands
+ * "held" is what a ledger or a slot names: USED, a block with its payload, or
+ * REF, a reference to another block's payload: the left or right child of
+ * block up. A block whose holder split it in two is INNER, an inner node of the
+ * tree whose leaves are the references: it is in no hand, lives until both its
+ * children are gone, and keeps in its state what it was before (the root, or a
+ * left or right child itself) and which children there are.
+ *   USED(g) -> REF(g)           a child to be, by its holder
+ *   held(g) -> INNER both(g)    split, by the holder, CAS
+ *   both(g) -> only left, only right(g)   one child is dropped, CAS
+ *   only(g) -> FREE(g+1)        the last one goes, by its holder
+ *   only(g) -> held(g+1)        the last one's holder takes its parent's place
+ * A child does not care what became of a parent whose generation has grown.
  */
 struct shmk_block {
 	__u64	word;
-	__u64	len;		/* payload bytes; the holder's to write */
+	__u64	len;		/* USED and root: payload bytes; child: its parent's generation */
 };
+
+#define SHMK_BLOCK_LEN(len)	((len) & ((1ULL << 44) - 1))
 
 enum shmk_block_state {
 	SHMK_BLOCK_FREE		= 0,
 	SHMK_BLOCK_USED		= 1,
 	SHMK_BLOCK_GONE		= 2,
+	SHMK_BLOCK_REF_LEFT	= 3,
+	SHMK_BLOCK_REF_RIGHT	= 4,
+	SHMK_BLOCK_INNER	= 5,	/* 5 + 3 * place + children, to 13 */
+	SHMK_BLOCK_STATE_MAX	= 13,
 };
 
+enum shmk_place {
+	SHMK_PLACE_ROOT		= 0,
+	SHMK_PLACE_LEFT		= 1,
+	SHMK_PLACE_RIGHT	= 2,
+};
+
+enum shmk_children {
+	SHMK_CHILDREN_BOTH	= 0,
+	SHMK_CHILDREN_LEFT	= 1,	/* that one only */
+	SHMK_CHILDREN_RIGHT	= 2,
+};
+
+/* Most references between a payload and a leaf, the leaf included. */
+#define SHMK_SHARE_DEPTH	48
+
 #define SHMK_BLOCK_WORD(gen, state)	((__u64)(__u32)(gen) << 32 | (state))
+#define SHMK_BLOCK_UP_WORD(gen, up, state) \
+	((__u64)(__u32)(gen) << 32 | (__u64)(up) << 4 | (state))
 #define SHMK_BLOCK_GEN(word)		((__u32)((word) >> 32))
+#define SHMK_BLOCK_UP(word)		((__u32)(word) >> 4)
 #define SHMK_BLOCK_STATE(word)		((__u32)(word) & 0xf)
+#define SHMK_INNER_STATE(place, children) (SHMK_BLOCK_INNER + 3 * (place) + (children))
+#define SHMK_INNER_PLACE(state)		(((state) - SHMK_BLOCK_INNER) / 3)
+#define SHMK_INNER_CHILDREN(state)	(((state) - SHMK_BLOCK_INNER) % 3)
 
 /* -------------------------------------------------------------- spans -- */
 
