@@ -104,6 +104,7 @@ struct shmk {
 	uint64_t		last_serial;	/* of side_fd; under lock */
 	void			*events;	/* the stream of shmk_event_next() */
 	struct shmk_queue	*queues;	/* open ones; under lock */
+	struct shmk_poller	*pollers;	/* under lock */
 };
 
 struct side_fd {
@@ -238,6 +239,9 @@ static inline void wait_wake(struct shmk_queue *q, uint32_t side)
 int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *arg,
 	       int64_t deadline);
 int64_t now_ns(void);
+
+/* poller.c: closes those that the caller did not. */
+void pollers_exit(struct shmk *s);
 
 /* pool.c */
 int uri_parse(const char *uri, const struct shmk_backend **backend, const char **name);

@@ -434,6 +434,7 @@ void shmk_detach(struct shmk *s)
 	if (!s)
 		return;
 	forget = s->pid != getpid();
+	pollers_exit(s);
 	if (forget)
 		queues_forget(s);
 	while (s->queues)

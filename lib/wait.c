@@ -68,13 +68,11 @@
 
 #define NS_PER_US	1000LL
 #define NS_PER_MS	1000000LL
-#define NS_PER_S	1000000000LL
 
 #define SPIN_ADAPTED_NS	(50 * NS_PER_US)
 #define SPIN_MAX_NS	(4 * NS_PER_S)
 #define SPIN_FIRST	64	/* looks before the clock is read; a few us */
 #define SPIN_PENALTY	127
-#define NO_ENTRY_NS	NS_PER_MS
 
 /* -------------------------------------------------------------- clock -- */
 
@@ -100,11 +98,6 @@ int64_t shmk_deadline_ms(int64_t ms)
 
 /* ---------------------------------------------------------- interrupt -- */
 
-static bool interrupted(struct shmk *s)
-{
-	return atomic_load_explicit(&s->interrupted, memory_order_relaxed);
-}
-
 static void interrupt_raise(struct shmk *s)
 {
 	uint64_t one = 1;
@@ -118,7 +111,7 @@ static void interrupt_raise(struct shmk *s)
  * set again (I1 pairs with I0: one of the two sees the other), and what was
  * read is put back.
  */
-static void interrupt_lower(struct shmk *s)
+void interrupt_lower(struct shmk *s)
 {
 	uint64_t count;
 	ssize_t n = read(s->interrupt_fd, &count, sizeof(count));
@@ -220,7 +213,7 @@ int side_arm(struct shmk_queue *q, uint32_t side)
  * Without an entry nothing may be taken away, neither bytes nor the word. The fd
  * then may tell old news, but it tells all.
  */
-static int arm_undrained(struct shmk_queue *q, uint32_t side)
+int side_arm_undrained(struct shmk_queue *q, uint32_t side)
 {
 	int ret = arm(q, side);
 
@@ -238,13 +231,13 @@ int wait_arm(struct shmk_queue *q, uint32_t side)
 		return -EAGAIN;
 	ret = side_arm(q, side);
 	if (ret == -ENOBUFS)
-		ret = arm_undrained(q, side);
+		ret = side_arm_undrained(q, side);
 	return ret;
 }
 
 /* ----------------------------------------------------------- spinning -- */
 
-static bool spin_wanted(struct shmk *s, struct spin *spin)
+bool spin_wanted(struct shmk *s, struct spin *spin)
 {
 	uint8_t skip;
 
@@ -263,7 +256,7 @@ static bool spin_wanted(struct shmk *s, struct spin *spin)
  * in the first wait, in the third, the seventh ... and then in every 128th,
  * which is how it finds out that times have changed.
  */
-static void spin_learn(struct spin *spin, bool success)
+void spin_learn(struct spin *spin, bool success)
 {
 	uint8_t penalty = READ_ONCE(spin->penalty);
 
@@ -346,8 +339,7 @@ static int poll_fds(struct pollfd *fds, nfds_t nr, int64_t timeout_ns)
 	return n;
 }
 
-/* @fd may be -1. Returns WOKEN_*. */
-static int poll_sleep(struct shmk *s, int fd, short events, int64_t timeout_ns)
+int poll_sleep(struct shmk *s, int fd, short events, int64_t timeout_ns)
 {
 	struct pollfd fds[] = {
 		{ .fd = s->interrupt_fd, .events = POLLIN },
@@ -366,8 +358,7 @@ static int poll_sleep(struct shmk *s, int fd, short events, int64_t timeout_ns)
 	return woken;
 }
 
-/* Looks for the dead once in a slice. Returns when the next time is. */
-static int64_t reap(struct shmk *s, int64_t now)
+int64_t wait_reap(struct shmk *s, int64_t now)
 {
 	const int64_t slice = s->backend->wait_slice_ns;
 	int64_t next;
@@ -383,15 +374,14 @@ static int64_t reap(struct shmk *s, int64_t now)
 	return next;
 }
 
-/* 0: go on; or why a wait must end without having got anything. */
-static int wait_over(struct shmk *s, int64_t now, int64_t deadline)
+int wait_over(struct shmk *s, int64_t now, int64_t deadline)
 {
 	if (interrupted(s))
 		return -EINTR;
 	return now >= deadline ? -ETIMEDOUT : 0;
 }
 
-static int64_t timeout_until(int64_t now, int64_t when, int64_t deadline)
+int64_t timeout_until(int64_t now, int64_t when, int64_t deadline)
 {
 	if (when > deadline)
 		when = deadline;
@@ -442,7 +432,7 @@ static int sleep_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 		ret = wait_over(s, now, deadline);
 		if (ret)
 			break;
-		wake = reap(s, now);
+		wake = wait_reap(s, now);
 		ret = side_arm(q, side);
 		if (!ret)
 			break;
@@ -488,7 +478,7 @@ static int sleep_event(struct shmk *s, void *stream,
 		return fd;
 	for (;;) {
 		now = now_ns();
-		wake = reap(s, now);
+		wake = wait_reap(s, now);
 		events_drain(s, stream);
 		if (ready(s, arg))
 			return 0;
@@ -576,6 +566,7 @@ void wait_forget(struct shmk_queue *q)
 {
 	ERRNO_KEPT;
 
+	poller_forget(q);
 	side_close(q->shmk, &q->side[SHMK_SIDE_RECV]);
 	side_close(q->shmk, &q->side[SHMK_SIDE_SEND]);
 }

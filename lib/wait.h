@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR MIT */
 /*
- * wait.h - what wait.c (when to sleep) and uring.c (the fds and the second way
- * to sleep on them) know of each other.
+ * wait.h - what wait.c (when to sleep), uring.c (the fds and the second way to
+ * sleep on them) and poller.c (sleeping on many) know of each other.
  */
 #ifndef SHMK_WAIT_H
 #define SHMK_WAIT_H
@@ -13,8 +13,31 @@
 #define WOKEN_INTERRUPT	0x2
 #define WOKEN_GONE	0x4	/* POLLERR or POLLHUP of the side: nothing will come any more */
 
+#define NS_PER_S	1000000000LL
+#define NO_ENTRY_NS	1000000LL	/* who cannot be armed looks so often */
+
 /* wait.c: 0 if the side became ready after all, -EAGAIN: armed, -ENOBUFS: cannot be armed. */
 int side_arm(struct shmk_queue *q, uint32_t side);
+/* Without an entry: the fd then tells old news too, but it tells all. */
+int side_arm_undrained(struct shmk_queue *q, uint32_t side);
+
+/* Is it worth while to spin, and was it? */
+bool spin_wanted(struct shmk *s, struct spin *spin);
+void spin_learn(struct spin *spin, bool success);
+
+/* Looks for the dead once in a slice. Returns when the next time is. */
+int64_t wait_reap(struct shmk *s, int64_t now);
+/* 0: go on; or why a wait must end without having got anything. */
+int wait_over(struct shmk *s, int64_t now, int64_t deadline);
+int64_t timeout_until(int64_t now, int64_t when, int64_t deadline);
+/* @fd may be -1; @timeout_ns negative: for ever. Returns WOKEN_*. */
+int poll_sleep(struct shmk *s, int fd, short events, int64_t timeout_ns);
+void interrupt_lower(struct shmk *s);
+
+static inline bool interrupted(struct shmk *s)
+{
+	return atomic_load_explicit(&s->interrupted, memory_order_relaxed);
+}
 
 /* uring.c: makes the fd of a side unless it is there. */
 int side_open(struct shmk_queue *q, uint32_t side);
@@ -27,5 +50,8 @@ int uring_sleep(struct shmk_queue *q, uint32_t side, int64_t timeout_ns);
 /* No ring of the library polls this side any more. */
 void uring_forget(struct shmk *s, uint64_t serial);
 void uring_exit(struct shmk *s);
+
+/* poller.c: takes both sides of @q out of all pollers. */
+void poller_forget(struct shmk_queue *q);
 
 #endif

@@ -33,6 +33,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <linux/ptrace.h>
 #include <liburing.h>
@@ -189,6 +190,20 @@ static inline void until_asleep(pid_t pid)
 		sched_yield();
 }
 
+/* The same of one that is traced. False: it has stopped instead. */
+static inline bool traced_asleep(pid_t pid)
+{
+	siginfo_t info = { .si_pid = 0 };
+
+	while (!asleep(pid)) {
+		waitid(P_PID, pid, &info, WSTOPPED | WEXITED | WNOHANG | WNOWAIT);
+		if (info.si_pid)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
 static inline void busy(unsigned int loops)
 {
 	for (unsigned int i = 0; i < loops; i++)
@@ -308,8 +323,8 @@ static inline int trace(pid_t pid, struct counts *c, void (*begin)(void *arg),
 		if (entry && on && wake && (info.entry.nr == __NR_ppoll ||
 					    info.entry.nr == __NR_epoll_pwait2 ||
 					    info.entry.nr == __NR_io_uring_enter)) {
-			until_asleep(pid);
-			wake(arg);
+			if (traced_asleep(pid))
+				wake(arg);
 		}
 	}
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;

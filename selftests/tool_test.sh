@@ -574,6 +574,8 @@ examples_run() {
 	[ "$(grep -c 'got "number' out)" = 5 ] || { cat out; exit 1; }
 	expect 0 death "$pool"
 	grep -q '3 blocks came back .*in use: 0' out || { cat out; exit 1; }
+	expect 0 poller "$pool"
+	[ "$(grep -c 'message\|tick\|died' out)" = 8 ] || { cat out; exit 1; }
 }
 readme_quotes_the_example() {
 	readme=${self%/*}/../README.md

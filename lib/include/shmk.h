@@ -57,6 +57,7 @@ extern "C" {
 
 struct shmk;
 struct shmk_queue;
+struct shmk_poller;
 struct io_uring_sqe;
 struct io_uring_cqe;
 
@@ -498,6 +499,76 @@ SHMK_API short shmk_queue_events(struct shmk_queue *q, int side);
  */
 SHMK_API int shmk_uring_prep_wait(struct shmk_queue *q, int side, struct io_uring_sqe *sqe);
 SHMK_API int shmk_uring_handle(struct shmk_queue *q, const struct io_uring_cqe *cqe);
+
+/* ------------------------------------------------------------- pollers -- */
+
+#define SHMK_READY_QUEUE	1	/* receive from, or send to, @queue */
+#define SHMK_READY_EVENTS	2	/* call shmk_event_next() until -EAGAIN */
+#define SHMK_READY_FD		3	/* @fd is ready for @events */
+
+/**
+ * struct shmk_ready - something that a poller found ready
+ * @kind: SHMK_READY_*
+ * @tag: as given when it was added
+ * @queue, @side: of SHMK_READY_QUEUE
+ * @fd: of SHMK_READY_FD, else -1
+ * @events: as of poll(2): POLLIN, POLLOUT, POLLHUP ...
+ */
+struct shmk_ready {
+	int		kind;
+	int		side;
+	int		fd;
+	uint32_t	events;
+	void		*tag;
+	struct shmk_queue *queue;
+};
+
+/**
+ * shmk_poller_open() - one wait for many queues, the attachment's events, and other fds
+ *
+ * A poller belongs to one thread at a time. What is in it stays the caller's. It is gone after
+ * shmk_poller_close() or shmk_detach().
+ */
+SHMK_API int shmk_poller_open(struct shmk *s, struct shmk_poller **out);
+SHMK_API void shmk_poller_close(struct shmk_poller *p);
+
+/**
+ * shmk_poller_add() - a side of a queue (SHMK_RECV, SHMK_SEND) of this attachment
+ *
+ * shmk_queue_close() takes it out. -EEXIST: it is in already.
+ */
+SHMK_API int shmk_poller_add(struct shmk_poller *p, struct shmk_queue *q, int side, void *tag);
+/* shmk_poller_add_events() - attaches, deaths ...: when shmk_event_next() has something (or, seldom, had). */
+SHMK_API int shmk_poller_add_events(struct shmk_poller *p, void *tag);
+/* shmk_poller_add_fd() - @events as of poll(2). Remove it before it is closed. -EPERM: fd that cannot be polled. */
+SHMK_API int shmk_poller_add_fd(struct shmk_poller *p, int fd, short events, void *tag);
+/* shmk_poller_remove() and its like: -ENOENT if it is not in. */
+SHMK_API int shmk_poller_remove(struct shmk_poller *p, struct shmk_queue *q, int side);
+SHMK_API int shmk_poller_remove_events(struct shmk_poller *p);
+SHMK_API int shmk_poller_remove_fd(struct shmk_poller *p, int fd);
+
+/**
+ * shmk_poller_wait() - until something is ready
+ * @ready: filled with up to @n; what was told before comes last
+ *
+ * Level-triggered: what stays ready is told again. Another may be faster, so use SHMK_TRY on
+ * what is ready. Return: how many, or -EAGAIN, -ETIMEDOUT, -EINTR.
+ */
+SHMK_API int shmk_poller_wait(struct shmk_poller *p, struct shmk_ready *ready, unsigned int n,
+			      int64_t deadline);
+
+/**
+ * shmk_poller_fd() - readable (POLLIN) when the poller has something
+ *
+ * For a loop of the caller's own. When it is readable: shmk_poller_wait() with SHMK_TRY until
+ * -EAGAIN, which arms it; from then on that costs what was ready since. While the
+ * attachment is interrupted the fd is readable and -EINTR comes instead.
+ * The fd stays the library's.
+ */
+SHMK_API int shmk_poller_fd(struct shmk_poller *p);
+/* The same in the caller's io_uring; see shmk_uring_prep_wait(). */
+SHMK_API int shmk_poller_prep_wait(struct shmk_poller *p, struct io_uring_sqe *sqe);
+SHMK_API int shmk_poller_handle(struct shmk_poller *p, const struct io_uring_cqe *cqe);
 
 /* ------------------------------------------------------------- checks -- */
 
