@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * interrupt_test.c - shmk_interrupt() ends every call that blocks, and after
+ * shmk_resume() the same call blocks and succeeds as if nothing had been.
+ *
+ * One row per call. That none is missing is a test too: each function of shmk.h
+ * that takes a deadline must have a row.
+ */
+#include <ctype.h>
+
+#include "kselftest_harness.h"
+#include "sleeper.h"
+
+/* The header as it was when this was built. */
+__asm__(".section .rodata\n"
+	"header:\n"
+	".incbin \"lib/include/shmk.h\"\n"
+	".byte 0\n"
+	".previous\n");
+extern const char header[];
+
+/* What a row works with, new for each. The call is made on @s, others act on @other. */
+struct place {
+	struct shmk		*s, *other, *third;
+	struct shmk_queue	*empty, *full;		/* of s */
+	struct shmk_queue	*fill, *drain;		/* the same two, of other */
+	struct shmk_poller	*p;
+	struct shmk_msg		msg;
+};
+
+struct row {
+	const char *name;
+	int64_t (*call)(struct place *at, int64_t deadline);	/* 0 or more: success */
+	void (*provide)(struct place *at);			/* what it waits for */
+};
+
+static int64_t call_wait_peers(struct place *at, int64_t deadline)
+{
+	return shmk_wait_peers(at->s, 3, deadline);
+}
+
+static void one_more_peer(struct place *at)
+{
+	at->third = join();
+}
+
+static int64_t call_queue_open(struct place *at, int64_t deadline)
+{
+	struct shmk_queue *q;
+
+	return shmk_queue_open(at->s, "late", NULL, deadline, &q);
+}
+
+static void make_the_queue(struct place *at)
+{
+	queue(at->other, "late", 4);
+}
+
+static int64_t message_ready(struct place *at)
+{
+	return at->msg.data ? 0 : shmk_alloc(at->s, 100, 0, &at->msg);
+}
+
+static int64_t call_send(struct place *at, int64_t deadline)
+{
+	int64_t ret = message_ready(at);
+
+	return ret ? ret : shmk_send(at->full, &at->msg, deadline);
+}
+
+static int64_t call_send_batch(struct place *at, int64_t deadline)
+{
+	int64_t ret = message_ready(at);
+
+	return ret ? ret : shmk_send_batch(at->full, &at->msg, 1, deadline);
+}
+
+static int64_t call_send_ptr(struct place *at, int64_t deadline)
+{
+	int64_t ret = message_ready(at);
+
+	if (!ret)
+		ret = shmk_send_ptr(at->full, at->msg.data, 100, deadline);
+	if (!ret)
+		at->msg.data = NULL;
+	return ret;
+}
+
+static int64_t call_send_copy(struct place *at, int64_t deadline)
+{
+	return shmk_send_copy(at->full, "x", 1, deadline);
+}
+
+static void make_room(struct place *at)
+{
+	uint64_t value;
+
+	CHECK(!get(at->drain, &value, SHMK_TRY));
+}
+
+static int64_t call_recv(struct place *at, int64_t deadline)
+{
+	int64_t ret = shmk_recv(at->empty, &at->msg, deadline);
+
+	if (!ret)
+		shmk_free(&at->msg);
+	return ret;
+}
+
+static int64_t call_recv_batch(struct place *at, int64_t deadline)
+{
+	int64_t ret = shmk_recv_batch(at->empty, &at->msg, 1, deadline);
+
+	if (ret == 1)
+		shmk_free(&at->msg);
+	return ret;
+}
+
+static int64_t call_recv_copy(struct place *at, int64_t deadline)
+{
+	uint64_t value;
+
+	return shmk_recv_copy(at->empty, &value, sizeof(value), deadline);
+}
+
+static int64_t call_poller_wait(struct place *at, int64_t deadline)
+{
+	struct shmk_ready ready;
+
+	return shmk_poller_wait(at->p, &ready, 1, deadline);
+}
+
+static void send_one(struct place *at)
+{
+	CHECK(!put(at->fill, 1, SHMK_TRY));
+}
+
+static const struct row rows[] = {
+	{ "shmk_wait_peers", call_wait_peers, one_more_peer },
+	{ "shmk_queue_open", call_queue_open, make_the_queue },
+	{ "shmk_send", call_send, make_room },
+	{ "shmk_send_copy", call_send_copy, make_room },
+	{ "shmk_send_ptr", call_send_ptr, make_room },
+	{ "shmk_send_batch", call_send_batch, make_room },
+	{ "shmk_recv", call_recv, send_one },
+	{ "shmk_recv_copy", call_recv_copy, send_one },
+	{ "shmk_recv_batch", call_recv_batch, send_one },
+	{ "shmk_poller_wait", call_poller_wait, send_one },
+};
+
+#define NR_ROWS	(sizeof(rows) / sizeof(rows[0]))
+
+static void place_make(struct place *at)
+{
+	memset(at, 0, sizeof(*at));
+	at->s = join_spinning(0, 0);
+	at->other = join();
+	at->empty = queue(at->s, "empty", 2);
+	at->full = queue(at->s, "full", 2);
+	at->fill = queue(at->other, "empty", 2);
+	at->drain = queue(at->other, "full", 2);
+	for (int i = 0; i < 2; i++)
+		CHECK(!put(at->full, 1, SHMK_TRY));
+	CHECK(!shmk_poller_open(at->s, &at->p));
+	CHECK(!shmk_poller_add(at->p, at->empty, SHMK_RECV, NULL));
+}
+
+static void place_drop(struct place *at)
+{
+	shmk_detach(at->s);
+	shmk_detach(at->third);
+	shmk_detach(at->other);
+}
+
+struct blocked {
+	const struct row *row;
+	struct place *at;
+	atomic_int tid;
+	int64_t ret;
+};
+
+static void *blocked_thread(void *arg)
+{
+	struct blocked *b = arg;
+
+	atomic_store(&b->tid, gettid());
+	b->ret = b->row->call(b->at, watchdog());
+	return NULL;
+}
+
+/* The call in a thread that is asleep when @end is called. */
+static int64_t call_blocked(const struct row *row, struct place *at, void (*end)(struct place *at))
+{
+	struct blocked b = { .row = row, .at = at };
+	pthread_t thread;
+
+	CHECK(!pthread_create(&thread, NULL, blocked_thread, &b));
+	while (!atomic_load(&b.tid))
+		sched_yield();
+	until_asleep(b.tid);
+	end(at);
+	CHECK(!pthread_join(thread, NULL));
+	return b.ret;
+}
+
+static void interrupt(struct place *at)
+{
+	shmk_interrupt(at->s);
+}
+
+static bool row_works(const struct row *row)
+{
+	struct place at;
+	int64_t ret, again = -EINTR;
+
+	place_make(&at);
+	for (int i = 0; i < 5; i++) {
+		ret = call_blocked(row, &at, interrupt);
+		if (ret == -EINTR)
+			again = row->call(&at, watchdog());
+		shmk_resume(at.s);
+		if (ret != -EINTR || again != -EINTR)
+			break;
+	}
+	if (ret != -EINTR || again != -EINTR) {
+		ksft_print_msg("%s: %s, then %s\n", row->name, strerror((int)-ret),
+			       strerror((int)-again));
+	} else {
+		ret = call_blocked(row, &at, row->provide);
+		if (ret < 0)
+			ksft_print_msg("%s: resumed: %s\n", row->name, strerror((int)-ret));
+	}
+	place_drop(&at);
+	return ret >= 0;
+}
+
+static bool has_row(const char *name, size_t len)
+{
+	for (size_t i = 0; i < NR_ROWS; i++)
+		if (strlen(rows[i].name) == len && !memcmp(rows[i].name, name, len))
+			return true;
+	return false;
+}
+
+/* From each "int64_t deadline" that is an argument back to the function's name. */
+static bool all_have_rows(void)
+{
+	const char *at = header, *name, *end;
+	bool all = true;
+	size_t nr = 0;
+
+	while ((at = strstr(at, "int64_t deadline"))) {
+		for (name = at; *name != '(' && *name != ';'; name--)
+			;
+		at++;
+		end = name;
+		if (*name == ';')	/* a struct's member */
+			continue;
+		while (isalnum((unsigned char)name[-1]) || name[-1] == '_')
+			name--;
+		nr++;
+		if (has_row(name, (size_t)(end - name)))
+			continue;
+		ksft_print_msg("no row for %.*s\n", (int)(end - name), name);
+		all = false;
+	}
+	if (nr != NR_ROWS)
+		ksft_print_msg("%zu functions, %zu rows\n", nr, NR_ROWS);
+	return all && nr == NR_ROWS;
+}
+
+int main(void)
+{
+	ksft_print_header();
+	ksft_set_plan(NR_ROWS + 1);
+	pool_name();
+	ksft_test_result(all_have_rows(), "each call with a deadline is tried\n");
+	for (size_t i = 0; i < NR_ROWS; i++)
+		ksft_test_result(row_works(&rows[i]), "%s is interrupted and resumed\n",
+				 rows[i].name);
+	ksft_finished();
+}
