@@ -7,7 +7,7 @@
  *
  * The pair that loses no wake-up crosses from user space into the kernel:
  *
- *   sleeper (here, side_poll)             publisher (library, send or receive)
+ *   sleeper (here, side_look)             publisher (library, send or receive)
  *     S1 poll_wait(): on the wait queue     P1 store the slot word
  *     S2 waiters = 1                        P2 full fence (or the CAS of P1)
  *     S3 smp_mb()                           P3 waiters != 0 ? swap to 0, ring
@@ -33,6 +33,7 @@
 #include "point.h"
 #include "pool.h"
 #include "queue.h"
+#include "trace.h"
 
 /**
  * struct side - the private data of a queue side file
@@ -60,20 +61,32 @@ static u64 *side_waiters(const struct side *s)
 	return s->side == SHMK_SIDE_RECV ? &ring->waiters_recv : &ring->waiters_send;
 }
 
-static __poll_t side_poll(struct file *file, poll_table *wait)
+static __poll_t side_look(struct side *s)
 {
-	struct side *s = file->private_data;
-	__poll_t ready;
+	__poll_t ready = side_ready(s);
 
-	poll_wait(file, &s->queue->wait[s->side], wait);	/* S1 */
-	shmk_pass(SHMK_AT_POLL_QUEUED);
-	ready = side_ready(s);
 	if (ready)
 		return ready;
 	WRITE_ONCE(*side_waiters(s), 1);			/* S2 */
 	smp_mb();						/* S3 */
 	shmk_pass(SHMK_AT_POLL_SET);
 	return side_ready(s);					/* S4 */
+}
+
+static __poll_t side_poll(struct file *file, poll_table *wait)
+{
+	struct side *s = file->private_data;
+	u32 id = s->queue - s->pool->queues;
+	__poll_t ready;
+
+	poll_wait(file, &s->queue->wait[s->side], wait);	/* S1 */
+	shmk_pass(SHMK_AT_POLL_QUEUED);
+	ready = side_look(s);
+	if (ready)
+		trace_shmk_ready(s->pool, id, s->side);
+	else
+		trace_shmk_armed(s->pool, id, s->side);
+	return ready;
 }
 
 static void side_show(struct seq_file *m, struct file *file)
@@ -163,7 +176,9 @@ int shmk_bell_ring(struct shmk_pool *pool, u64 bells, u32 nr)
 		if (one[i].id >= pool->view.nr_queues || one[i].side > SHMK_SIDE_SEND)
 			return -EINVAL;
 	shmk_pass(SHMK_AT_BELL_CHECKED);
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr; i++) {
+		trace_shmk_bell(pool, one[i].id, one[i].side);
 		shmk_queue_wake(pool, one[i].id, one[i].side);
+	}
 	return 0;
 }

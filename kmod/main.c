@@ -13,6 +13,9 @@
 #include "peer.h"
 #include "pool.h"
 
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
 #if BITS_PER_LONG != 64
 #error "shmk needs a 64 bit kernel: regions lie 16 TiB apart, and words are 64 bits"
 #endif

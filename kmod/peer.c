@@ -53,6 +53,7 @@
 #include "point.h"
 #include "pool.h"
 #include "queue.h"
+#include "trace.h"
 
 #define DEFAULT_ENTRIES		4096
 
@@ -267,6 +268,7 @@ static void publish_locked(struct shmk_peer *peer)
 	shmk_pool_count_locked(pool, &s->attaches, 1);
 	shmk_pool_count_locked(pool, &s->epoch, 1);
 	tell(peer, &event);
+	trace_shmk_attach(peer);
 }
 
 /**
@@ -415,6 +417,7 @@ static void end_finish(struct shmk_peer *peer)
 	id_free_locked(peer);
 	tell(peer, &event);
 	spin_unlock(&pool->lock);
+	trace_shmk_settled(peer, ktime_get_ns() - peer->began_ns);
 	shmk_pass(SHMK_AT_END_TOLD);
 	shmk_event_wake(pool);
 }
@@ -433,6 +436,7 @@ static void settle_work(struct work_struct *work)
 /* Settles a dead peer that has been taken off its mm; takes over a reference. */
 static void settle(struct shmk_peer *peer, unsigned long deadline)
 {
+	trace_shmk_end(peer);
 	/* A read-only member can hold nothing: what it claims is another's. */
 	peer->high = peer->rdonly ? 0 :
 		     min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);

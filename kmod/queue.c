@@ -27,6 +27,7 @@
 #include "point.h"
 #include "pool.h"
 #include "queue.h"
+#include "trace.h"
 
 #define RING_ALIGN	256U	/* no ring shares its cache lines, or their neighbours */
 
@@ -410,9 +411,11 @@ void shmk_queue_wake(struct shmk_pool *pool, u32 id, u32 side)
 {
 	struct shmk_queue *queue = queue_at(pool, id);
 
-	if (queue && side <= SHMK_SIDE_SEND)
-		__wake_up(&queue->wait[side & SHMK_SIDE_SEND], TASK_INTERRUPTIBLE, 0,
-			  poll_to_key(side_mask(side)));
+	if (!queue || side > SHMK_SIDE_SEND)
+		return;
+	trace_shmk_wake(pool, id, side);
+	__wake_up(&queue->wait[side & SHMK_SIDE_SEND], TASK_INTERRUPTIBLE, 0,
+		  poll_to_key(side_mask(side)));
 }
 
 /**
