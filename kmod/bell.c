@@ -33,6 +33,7 @@
 #include "point.h"
 #include "pool.h"
 #include "queue.h"
+#include "topic.h"
 #include "trace.h"
 
 /**
@@ -40,16 +41,40 @@
  * @pool: a reference
  * @queue: held open
  * @side: enum shmk_side
+ * @id: of the queue
+ * @me: { generation:32, peer:32 } of whose it is; for topics
+ * @row: of a topic's reader, and
+ * @word: what stood there
  */
 struct side {
 	struct shmk_pool *pool;
 	struct shmk_queue *queue;
 	u32 side;
+	u32 id;
+	u64 me;
+	u32 row;
+	u64 word;
 };
+
+/* A topic's reader has its own idea of what it has not seen yet. */
+static int ring_ready(const struct side *s)
+{
+	const struct shmk_ring_view *rv = &s->queue->rv;
+
+	if (!(rv->flags & SHMK_QUEUE_F_TOPIC))
+		return shmk_ring_ready(rv, s->side);
+	if (s->side == SHMK_SIDE_SEND)
+		return shmk_topic_send_ready(s->pool, rv, s->id, s->me);
+	return shmk_topic_recv_ready(s->pool, rv, s->row, s->word);
+}
 
 static __poll_t side_ready(const struct side *s)
 {
-	if (!shmk_ring_ready(&s->queue->rv, s->side))
+	int ready = ring_ready(s);
+
+	if (ready < 0)
+		return EPOLLERR | EPOLLHUP;
+	if (!ready)
 		return 0;
 	return s->side == SHMK_SIDE_RECV ? EPOLLIN | EPOLLRDNORM : EPOLLOUT | EPOLLWRNORM;
 }
@@ -117,27 +142,46 @@ static const struct file_operations side_ops = {
 	.release	= side_release,
 };
 
+/* Messages of a topic are there for a reader, and there is no reader without a row. */
+static int check_row(struct shmk_peer *peer, struct side *s, const struct shmk_queue_fd *args)
+{
+	bool topic = s->queue->rv.flags & SHMK_QUEUE_F_TOPIC;
+	bool row = args->flags & SHMK_QUEUE_FD_F_ROW;
+
+	if (row != (topic && args->side == SHMK_SIDE_RECV))
+		return -EINVAL;
+	return row ? shmk_topic_row(peer, args->id, args->row, &s->word) : 0;
+}
+
 /**
  * shmk_side_file() - a file to sleep on one side of a queue
  * @peer: has the queue open
- * @id: of the queue
- * @side: enum shmk_side
+ * @args: checked, but for the ids
  */
-struct file *shmk_side_file(struct shmk_peer *peer, u32 id, u32 side)
+struct file *shmk_side_file(struct shmk_peer *peer, const struct shmk_queue_fd *args)
 {
 	struct file *file;
 	struct side *s;
+	int err;
 
 	s = kzalloc(sizeof(*s), GFP_KERNEL_ACCOUNT);
 	if (!s)
 		return ERR_PTR(-ENOMEM);
-	s->queue = shmk_queue_hold(peer, id);
+	s->queue = shmk_queue_hold(peer, args->id);
 	if (IS_ERR(s->queue)) {
 		file = ERR_CAST(s->queue);
 		goto free_side;
 	}
 	s->pool = peer->pool;
-	s->side = side;
+	s->side = args->side;
+	s->id = s->queue - peer->pool->queues;
+	s->me = (u64)peer->gen << 32 | peer->id;
+	s->row = args->row;
+	err = check_row(peer, s, args);
+	if (err) {
+		file = ERR_PTR(err);
+		goto unhold;
+	}
 	file = shmk_point(SHMK_AT_SIDE_HELD) ? ERR_PTR(-EDOM) :
 	       anon_inode_getfile("[shmk-queue]", &side_ops, s, O_RDONLY);
 	if (IS_ERR(file))

@@ -29,6 +29,7 @@
 #include "point.h"
 #include "pool.h"
 #include "queue.h"
+#include "topic.h"
 
 enum {
 	ON_DEVICE	= 1,
@@ -42,6 +43,7 @@ enum {
  * @made: the file that it returns, or NULL; to be put by abort
  * @pool: for commit
  * @peer: for commit and abort
+ * @room: bytes of the caller's argument, which may be less or more than ours
  * @arg: copied in, and out again where the command says so
  */
 struct call {
@@ -49,6 +51,7 @@ struct call {
 	struct file *made;
 	struct shmk_pool *pool;
 	struct shmk_peer *peer;
+	u32 room;
 	union {
 		u32 size;
 		struct shmk_info info;
@@ -61,6 +64,8 @@ struct call {
 		struct shmk_queue_open queue_open;
 		struct shmk_queue_close queue_close;
 		struct shmk_queue_fd queue_fd;
+		struct shmk_topic_subscribe subscribe;
+		struct shmk_topic_unsubscribe unsubscribe;
 		struct shmk_bell bell;
 		struct shmk_peer_info peer_info;
 	} arg;
@@ -277,12 +282,41 @@ static int run_queue_fd(struct call *c)
 	const struct shmk_queue_fd *a = &c->arg.queue_fd;
 	struct shmk_peer *peer = own_peer(c);
 
-	if (a->flags || a->side > SHMK_SIDE_SEND)
+	if (a->flags & ~SHMK_QUEUE_FD_F_ROW || a->side > SHMK_SIDE_SEND || a->reserved)
+		return -EINVAL;
+	if (!(a->flags & SHMK_QUEUE_FD_F_ROW) && a->row)
 		return -EINVAL;
 	if (IS_ERR(peer))
 		return PTR_ERR(peer);
-	c->made = shmk_side_file(peer, a->id, a->side);
+	c->made = shmk_side_file(peer, a);
 	return PTR_ERR_OR_ZERO(c->made);
+}
+
+static int run_subscribe(struct call *c)
+{
+	if (c->arg.subscribe.flags || c->arg.subscribe.reserved)
+		return -EINVAL;
+	c->peer = own_peer(c);
+	if (IS_ERR(c->peer))
+		return PTR_ERR(c->peer);
+	return shmk_topic_subscribe(c->peer, &c->arg.subscribe);
+}
+
+static void abort_subscribe(struct call *c)
+{
+	shmk_topic_unsubscribe(c->peer, c->arg.subscribe.id, c->arg.subscribe.row);
+}
+
+static int run_unsubscribe(struct call *c)
+{
+	const struct shmk_topic_unsubscribe *a = &c->arg.unsubscribe;
+	struct shmk_peer *peer = own_peer(c);
+
+	if (a->flags)
+		return -EINVAL;
+	if (IS_ERR(peer))
+		return PTR_ERR(peer);
+	return shmk_topic_unsubscribe(peer, a->id, a->row);
 }
 
 static int run_bell(struct call *c)
@@ -324,6 +358,7 @@ struct command {
 	u8 on;
 	bool out;		/* the argument goes back to the caller */
 	u16 size;		/* of the argument, 0: none */
+	u16 least;		/* what it was in version 1, if it has grown */
 	int (*run)(struct call *c);
 	void (*commit)(struct call *c);
 	void (*abort)(struct call *c);
@@ -355,7 +390,8 @@ static const struct command commands[] = {
 	[_IOC_NR(SHMK_IOC_DETACH)] = {
 		ON_ATTACHMENT, .run = run_detach },
 	[_IOC_NR(SHMK_IOC_QUEUE_CREATE)] = {
-		ON_ATTACHMENT, true, ARG(queue_create), .run = run_queue_create,
+		ON_ATTACHMENT, true, ARG(queue_create), .least = SHMK_QUEUE_CREATE_SIZE_1,
+		.run = run_queue_create,
 		.commit = commit_queue_create, .abort = abort_queue_create },
 	[_IOC_NR(SHMK_IOC_QUEUE_OPEN)] = {
 		ON_ATTACHMENT, true, ARG(queue_open), .run = run_queue_open,
@@ -365,9 +401,15 @@ static const struct command commands[] = {
 	[_IOC_NR(SHMK_IOC_QUEUE_REMOVE)] = {
 		ON_ATTACHMENT, ARG(queue_close), .run = run_queue_remove },
 	[_IOC_NR(SHMK_IOC_QUEUE_FD)] = {
-		ON_ATTACHMENT, ARG(queue_fd), .run = run_queue_fd },
+		ON_ATTACHMENT, ARG(queue_fd), .least = SHMK_QUEUE_FD_SIZE_1,
+		.run = run_queue_fd },
 	[_IOC_NR(SHMK_IOC_BELL)] = {
 		ON_ATTACHMENT, ARG(bell), .run = run_bell },
+	[_IOC_NR(SHMK_IOC_TOPIC_SUBSCRIBE)] = {
+		ON_ATTACHMENT, true, ARG(subscribe), .run = run_subscribe,
+		.abort = abort_subscribe },
+	[_IOC_NR(SHMK_IOC_TOPIC_UNSUBSCRIBE)] = {
+		ON_ATTACHMENT, ARG(unsubscribe), .run = run_unsubscribe },
 };
 
 static const struct command *find_command(unsigned int cmd, u8 on)
@@ -382,8 +424,8 @@ static const struct command *find_command(unsigned int cmd, u8 on)
 }
 
 /*
- * Every struct of version 1 is the smallest there is; a later, larger one will
- * keep the size of version 1 beside its own.
+ * Every struct of version 1 is the smallest there is; a later, larger one
+ * keeps the size of version 1 beside its own.
  */
 static int copy_in(struct call *c, const struct command *command, void __user *user)
 {
@@ -393,10 +435,11 @@ static int copy_in(struct call *c, const struct command *command, void __user *u
 		return 0;
 	if (get_user(size, (u32 __user *)user))
 		return -EFAULT;
-	if (size < command->size)
+	if (size < (command->least ?: command->size))
 		return -EINVAL;
 	if (size > PAGE_SIZE)
 		return -E2BIG;
+	c->room = size;
 	return copy_struct_from_user(&c->arg, command->size, user, size);
 }
 
@@ -404,7 +447,7 @@ static int copy_out(const struct call *c, const struct command *command, void __
 {
 	if (!command->out)
 		return 0;
-	if (copy_to_user(user, &c->arg, command->size))
+	if (copy_to_user(user, &c->arg, min_t(u32, command->size, c->room)))
 		return -EFAULT;
 	return shmk_point(SHMK_AT_CALL_COPIED);
 }
@@ -452,10 +495,14 @@ static void check_abi(void)
 	BUILD_BUG_ON(sizeof(struct shmk_pool_destroy) != 72);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_info) != 208);
 	BUILD_BUG_ON(sizeof(struct shmk_attach) != 24);
-	BUILD_BUG_ON(sizeof(struct shmk_queue_create) != 88);
+	BUILD_BUG_ON(sizeof(struct shmk_queue_create) != 120);
+	BUILD_BUG_ON(offsetof(struct shmk_queue_create, nr_readers) != SHMK_QUEUE_CREATE_SIZE_1);
 	BUILD_BUG_ON(sizeof(struct shmk_queue_open) != 80);
 	BUILD_BUG_ON(sizeof(struct shmk_queue_close) != 16);
-	BUILD_BUG_ON(sizeof(struct shmk_queue_fd) != 16);
+	BUILD_BUG_ON(sizeof(struct shmk_queue_fd) != 24);
+	BUILD_BUG_ON(offsetof(struct shmk_queue_fd, row) != SHMK_QUEUE_FD_SIZE_1);
+	BUILD_BUG_ON(sizeof(struct shmk_topic_subscribe) != 40);
+	BUILD_BUG_ON(sizeof(struct shmk_topic_unsubscribe) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_bell_one) != 8);
 	BUILD_BUG_ON(sizeof(struct shmk_bell) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_bell_cmd) != 16);
@@ -463,6 +510,8 @@ static void check_abi(void)
 	BUILD_BUG_ON(sizeof(struct shmk_event) != 112);
 	BUILD_BUG_ON(sizeof(struct shmk_peer_status) != 32);
 	BUILD_BUG_ON(sizeof(struct shmk_queue_status) != 120);
+	BUILD_BUG_ON(sizeof(struct shmk_row) != 32);
+	BUILD_BUG_ON(sizeof(struct shmk_element) != 64);
 	BUILD_BUG_ON(sizeof(struct shmk_status) != 368);
 	BUILD_BUG_ON(sizeof(struct shmk_block) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_span) != 64);

@@ -144,6 +144,9 @@ static void layout(const struct shmk_pool_create *args, struct shmk_status *s)
 	at = s->peers_off + (s->nr_peers + 1ULL) * sizeof(struct shmk_peer_status);
 	s->queues_off = ALIGN(at, SHMK_LINE);
 	at = s->queues_off + s->nr_queues * (u64)sizeof(struct shmk_queue_status);
+	s->rows_off = ALIGN(at, SHMK_LINE);
+	s->nr_rows = s->nr_peers * (u64)SHMK_ROWS_PER_PEER;
+	at = s->rows_off + s->nr_rows * sizeof(struct shmk_row);
 	s->status_bytes = PAGE_ALIGN(at);
 
 	map_bytes = ALIGN(DIV_ROUND_UP(s->nr_spans, 8), SHMK_LINE);
@@ -319,7 +322,7 @@ static int alloc_tables(struct shmk_pool *pool, const struct shmk_status *s)
 	if (!pool->peer_ids || !pool->peers || !pool->ledgers)
 		return -ENOMEM;
 	__set_bit(0, pool->peer_ids);
-	return shmk_events_init(&pool->events) ?: shmk_queues_init(pool, s->nr_queues);
+	return shmk_events_init(&pool->events) ?: shmk_queues_init(pool, s->nr_queues, s->nr_rows);
 }
 
 static int alloc_regions(struct shmk_pool *pool, const struct shmk_status *s)
@@ -353,6 +356,7 @@ static void set_up(struct shmk_pool *pool, const struct shmk_status *s)
 	*pool->status = *s;
 	pool->peer_status = pool->status_region.addr + s->peers_off;
 	pool->queue_status = pool->status_region.addr + s->queues_off;
+	pool->rows = pool->status_region.addr + s->rows_off;
 	pool->view = (struct shmk_view){
 		.spans		= control + s->spans_off,
 		.taken_map	= control + s->taken_map_off,

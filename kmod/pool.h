@@ -74,6 +74,7 @@ struct shmk_pool {
 	struct shmk_status *status;
 	struct shmk_peer_status *peer_status;
 	struct shmk_queue_status *queue_status;
+	struct shmk_row *rows;
 
 	/* The table: pools_lock. */
 	struct list_head node_in_pools;
@@ -88,6 +89,7 @@ struct shmk_pool {
 	struct shmk_peer **peers;	/* by id: alive or being settled */
 	struct shmk_region *ledgers;	/* by id: pages stay from life to life */
 	unsigned long *queue_ids;
+	unsigned long *row_ids;		/* bit set: the row is of some topic */
 	struct list_head rings;		/* queues in the order of their rings */
 	struct shmk_queue *queues;	/* by id; see queue.h */
 

@@ -27,17 +27,19 @@
 #include "point.h"
 #include "pool.h"
 #include "queue.h"
+#include "topic.h"
 #include "trace.h"
 
 #define RING_ALIGN	256U	/* no ring shares its cache lines, or their neighbours */
 
-int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues)
+int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues, u32 nr_rows)
 {
 	u32 i;
 
 	pool->queue_ids = bitmap_zalloc(nr_queues, GFP_KERNEL_ACCOUNT);
+	pool->row_ids = bitmap_zalloc(nr_rows, GFP_KERNEL_ACCOUNT);
 	pool->queues = kvcalloc(nr_queues, sizeof(*pool->queues), GFP_KERNEL_ACCOUNT);
-	if (!pool->queue_ids || !pool->queues)
+	if (!pool->queue_ids || !pool->row_ids || !pool->queues)
 		return -ENOMEM;
 	for (i = 0; i < nr_queues; i++) {
 		init_waitqueue_head(&pool->queues[i].wait[SHMK_SIDE_RECV]);
@@ -49,6 +51,7 @@ int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues)
 void shmk_queues_free(struct shmk_pool *pool)
 {
 	kvfree(pool->queues);
+	bitmap_free(pool->row_ids);
 	bitmap_free(pool->queue_ids);
 }
 
@@ -127,6 +130,10 @@ static int reserve_locked(struct shmk_peer *peer, struct shmk_queue_create *args
 	queue = &pool->queues[id];
 	if (!place_locked(pool, queue, bytes))
 		return -ENOSPC;
+	if (shmk_topic_reserve_locked(pool, id, args)) {
+		list_del(&queue->node);
+		return -ENOSPC;
+	}
 	__set_bit(id, pool->queue_ids);
 	queue->stage = SHMK_QUEUE_STAGE_BUSY;
 	strscpy(queue->name, args->name, sizeof(queue->name));
@@ -138,6 +145,7 @@ static int reserve_locked(struct shmk_peer *peer, struct shmk_queue_create *args
 static void unreserve_locked(struct shmk_pool *pool, struct shmk_queue *queue)
 {
 	list_del(&queue->node);
+	shmk_topic_unreserve_locked(pool, queue_id(pool, queue));
 	__clear_bit(queue_id(pool, queue), pool->queue_ids);
 	queue->stage = SHMK_QUEUE_STAGE_FREE;
 	queue->rv.slots = NULL;
@@ -156,7 +164,14 @@ static int check_args(struct shmk_queue_create *args)
 	if (!is_power_of_2(args->slot_bytes) || args->slot_bytes < SHMK_SLOT_MIN ||
 	    args->slot_bytes > SHMK_SLOT_MAX)
 		return -EINVAL;
-	return 0;
+	return shmk_topic_check(args);
+}
+
+static void abort_create(struct shmk_pool *pool, struct shmk_queue *queue)
+{
+	spin_lock(&pool->lock);
+	unreserve_locked(pool, queue);
+	spin_unlock(&pool->lock);
 }
 
 /**
@@ -196,17 +211,20 @@ int shmk_queue_create(struct shmk_peer *peer, struct shmk_queue_create *args)
 		.slots		= pool->control.addr + queue->offset + sizeof(struct shmk_ring),
 		.capacity_shift	= ilog2(args->capacity),
 		.slot_bytes	= args->slot_bytes,
+		.flags		= args->flags,
 	};
-	return 0;
+	if (args->flags & SHMK_QUEUE_F_TOPIC)
+		err = shmk_topic_take_block(pool, args->id);
+	if (err)
+		abort_create(pool, queue);
+	return err;
 }
 
 void shmk_queue_abort(struct shmk_peer *peer, const struct shmk_queue_create *args)
 {
-	struct shmk_pool *pool = peer->pool;
-
-	spin_lock(&pool->lock);
-	unreserve_locked(pool, &pool->queues[args->id]);
-	spin_unlock(&pool->lock);
+	if (args->flags & SHMK_QUEUE_F_TOPIC)
+		shmk_topic_put_block(peer->pool, args->id);
+	abort_create(peer->pool, &peer->pool->queues[args->id]);
 }
 
 static void set_open_locked(struct shmk_pool *pool, u32 id, u32 nr_open)
@@ -317,8 +335,10 @@ int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen)
 	spin_lock(&pool->lock);
 	queue = ready_locked(pool, id, gen);
 	if (queue && shmk_peer_alive(peer) && peer->opens[queue_id(pool, queue)]) {
-		if (!--peer->opens[queue_id(pool, queue)])
+		if (!--peer->opens[queue_id(pool, queue)]) {
+			shmk_topic_leave_locked(pool, queue_id(pool, queue), peer->id);
 			set_open_locked(pool, queue_id(pool, queue), queue->nr_open - 1);
+		}
 		err = 0;
 	}
 	spin_unlock(&pool->lock);
@@ -362,7 +382,10 @@ int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen)
 	if (IS_ERR(queue))
 		return PTR_ERR(queue);
 	shmk_pass(SHMK_AT_REMOVE_BEGUN);
-	shmk_settle_queue(&pool->view, &queue->rv, &freed);
+	if (queue->rv.flags & SHMK_QUEUE_F_TOPIC)
+		shmk_topic_put_block(pool, queue_id(pool, queue));
+	else
+		shmk_settle_queue(&pool->view, &queue->rv, &freed);
 	shmk_pass(SHMK_AT_REMOVE_FREED);
 
 	spin_lock(&pool->lock);
@@ -438,7 +461,8 @@ void shmk_queue_ring_both(struct shmk_pool *pool, u32 id, const struct shmk_ring
  * @peer: settled
  *
  * Everybody on these queues is woken, since one that can send or receive is
- * gone, which may be what a sleeper waits for.
+ * gone, which may be what a sleeper waits for: a topic's writer for a reader,
+ * say, whose row is gone by then, or who wants to be the writer, for the writer.
  */
 void shmk_queue_close_all(struct shmk_peer *peer)
 {
@@ -452,6 +476,9 @@ void shmk_queue_close_all(struct shmk_peer *peer)
 		if (!READ_ONCE(peer->opens[id]))
 			continue;
 		shmk_pass(SHMK_AT_END_QUEUE);
+		spin_lock(&pool->lock);
+		shmk_topic_leave_locked(pool, id, peer->id);
+		spin_unlock(&pool->lock);
 		shmk_queue_ring_both(pool, id, &queue->rv);
 		spin_lock(&pool->lock);
 		peer->opens[id] = 0;
@@ -460,6 +487,23 @@ void shmk_queue_close_all(struct shmk_peer *peer)
 		shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
 		shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
 	}
+}
+
+/**
+ * shmk_queue_status_locked() - what is known of a queue that @peer has open
+ *
+ * Return: it, or -ENOENT, or -ENXIO.
+ */
+struct shmk_queue_status *shmk_queue_status_locked(struct shmk_peer *peer, u32 id)
+{
+	struct shmk_queue *queue = queue_at(peer->pool, id);
+
+	lockdep_assert_held(&peer->pool->lock);
+	if (!shmk_peer_alive(peer))
+		return ERR_PTR(-ENXIO);
+	if (!queue || !peer->opens[queue_id(peer->pool, queue)])
+		return ERR_PTR(-ENOENT);
+	return &peer->pool->queue_status[queue_id(peer->pool, queue)];
 }
 
 /**

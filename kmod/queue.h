@@ -48,7 +48,7 @@ struct shmk_queue {
 	wait_queue_head_t wait[2];
 };
 
-int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues);
+int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues, u32 nr_rows);
 void shmk_queues_free(struct shmk_pool *pool);
 
 int shmk_queue_create(struct shmk_peer *peer, struct shmk_queue_create *args);
@@ -66,11 +66,12 @@ void shmk_queue_wake(struct shmk_pool *pool, u32 id, u32 side);
 void shmk_queue_ring_both(struct shmk_pool *pool, u32 id,
 			  const struct shmk_ring_view *rv);
 
+struct shmk_queue_status *shmk_queue_status_locked(struct shmk_peer *peer, u32 id);
 struct shmk_queue *shmk_queue_hold(struct shmk_peer *peer, u32 id);
 void shmk_queue_unhold(struct shmk_pool *pool, struct shmk_queue *queue);
 
 /* bell.c */
-struct file *shmk_side_file(struct shmk_peer *peer, u32 id, u32 side);
+struct file *shmk_side_file(struct shmk_peer *peer, const struct shmk_queue_fd *args);
 int shmk_bell_ring(struct shmk_pool *pool, u64 bells, u32 nr);
 
 #endif

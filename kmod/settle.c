@@ -472,6 +472,14 @@ bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side)
 	return side == SHMK_SIDE_RECV ? recv_ready(rv) : send_ready(rv);
 }
 
+bool shmk_topic_ready(const struct shmk_ring_view *rv, __u64 pos)
+{
+	__u64 p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);
+	__s32 ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));
+
+	return SHMK_P_KIND(p) == SHMK_KIND_ELEMENT && ahead >= 0;
+}
+
 /* -------------------------------------------------------------- spans -- */
 
 struct span_entry {

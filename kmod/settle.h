@@ -25,6 +25,7 @@ struct shmk_ring_view {
 	__u8			*slots;
 	__u32			capacity_shift;
 	__u32			slot_bytes;
+	__u32			flags;		/* SHMK_QUEUE_F_* */
 };
 
 /* Where everything of a pool is, as trusted geometry. */
@@ -79,6 +80,9 @@ void shmk_settle_span(const struct shmk_view *view, __u32 peer,
 
 /**
  * shmk_settle_queue() - free the blocks of all messages of a queue that nobody has open
+ *
+ * Of a topic nothing: what its slots name are elements of one block, which is
+ * the caller's to free.
  */
 void shmk_settle_queue(const struct shmk_view *view,
 		       const struct shmk_ring_view *rv,
@@ -96,9 +100,31 @@ void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
  * shmk_ring_ready() - is there something to do for a side of a queue?
  *
  * SHMK_SIDE_RECV: a message that nobody has taken. SHMK_SIDE_SEND: room.
- * Looks at no more than two laps of the ring.
+ * Looks at no more than two laps of the ring. A topic's sides are asked by
+ * shmk_topic_ready() and shmk_topic_room().
  */
 bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side);
+
+/**
+ * shmk_topic_ready() - has a reader of a topic that wants @pos next something to read?
+ *
+ * That message, or, if it is gone already, a later one.
+ */
+bool shmk_topic_ready(const struct shmk_ring_view *rv, __u64 pos);
+
+/**
+ * shmk_topic_room() - may a topic's writer publish at @tail, as far as a reader is concerned
+ * that waits to be waited for and wants @pos next?
+ */
+static inline bool shmk_topic_room(const struct shmk_ring_view *rv, __u32 depth, __u64 tail,
+				   __u64 pos)
+{
+	__u64 mask = (1ULL << (32 + rv->capacity_shift)) - 1;
+	__u64 behind = (tail - pos) & mask;
+
+	/* Ahead of the tail is nobody but who is just coming or writes nonsense. */
+	return behind < depth || behind > mask >> 1;
+}
 
 /* Shared with the library's own transitions. */
 /*

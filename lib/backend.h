@@ -51,11 +51,16 @@ struct shmk_backend {
 	int (*queue_close)(struct shmk *s, __u32 id, __u32 gen);
 	int (*queue_remove)(struct shmk *s, __u32 id, __u32 gen);
 
+	int (*topic_subscribe)(struct shmk *s, struct shmk_topic_subscribe *arg);
+	int (*topic_unsubscribe)(struct shmk *s, __u32 id, __u32 row);
+
 	/*
 	 * A pollable fd for a side, the caller's to close; *events are the poll
-	 * events to ask for.
+	 * events to ask for. @row: of a topic's reader, or one of these:
 	 */
-	int (*side_fd)(struct shmk *s, __u32 queue, __u32 side, short *events);
+#define ROW_NONE	UINT32_MAX
+#define ROW_CANDIDATE	(UINT32_MAX - 1)	/* SHMK_SIDE_SEND of a topic: until it has no writer */
+	int (*side_fd)(struct shmk *s, __u32 queue, __u32 side, __u32 row, short *events);
 	/*
 	 * Take back what earlier bells left readable in a side's fd; a no-op for
 	 * the module, whose fds compute their answer. Called before the waiters

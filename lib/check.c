@@ -144,7 +144,9 @@ static void walk_entry(struct walk *w, uint32_t peer, uint32_t i, const struct s
 	if (op >= SHMK_OP_SPAN && op <= SHMK_OP_SEIZING) {
 		if (block < w->s->view.nr_spans && w->named[block] != peer)
 			w->named[block] = w->named[block] ? UINT16_MAX : (uint16_t)peer;
-	} else if (op > SHMK_OP_GOT) {
+	} else if (op == SHMK_OP_HOLDING) {
+		/* Of a topic's element, not a block: see walk_holds(). */
+	} else if (op > SHMK_OP_HOLDING) {
 		violation(w, "peer %u entry %u: no such operation %u (what %#llx)", peer, i, op,
 			  (unsigned long long)what);
 	} else if (op == SHMK_OP_TAKING) {
@@ -229,6 +231,64 @@ static void walk_laps(struct walk *w, uint32_t id, const struct shmk_ring_view *
 			  (unsigned long long)READ_ONCE(slot->p));
 }
 
+/* What a row's reader says that it holds. */
+static void walk_holds(struct walk *w, uint32_t id, uint32_t row)
+{
+	const struct shmk_queue_status *q = queue_status(w->s, id);
+	const struct shmk_row *r =
+		(const struct shmk_row *)((const char *)w->s->status + w->s->status->rows_off) +
+		row;
+	__u64 word = READ_ONCE(r->word), what;
+	uint32_t i, peer = SHMK_ROW_PEER(word), entry = READ_ONCE(r->entry);
+	const struct shmk_ledger *ledger;
+
+	if (!word)
+		return;
+	if (!peer_known(w->s, peer) || SHMK_ROW_GEN(word) !=
+	    SHMK_PEER_GEN(READ_ONCE(peer_status(w->s, peer)->word)) ||
+	    entry >= READ_ONCE(peer_status(w->s, peer)->nr_entries)) {
+		violation(w, "topic %u row %u: of peer %u, who is gone (word %#llx)", id, row, peer,
+			  (unsigned long long)word);
+		return;
+	}
+	ledger = (const void *)(w->s->ledgers + peer * w->s->status->ledger_stride);
+	for (i = 0; i <= q->nr_holds; i++) {
+		what = READ_ONCE(ledger->entry[entry + i].what);
+		if (SHMK_WHAT_OP(what) == SHMK_OP_HOLDING && SHMK_WHAT_BLOCK(what) >= q->nr_elements &&
+		    SHMK_WHAT_BLOCK(what) != SHMK_ELEMENT_NONE)
+			violation(w, "topic %u row %u: peer %u holds element %u of %u", id, row,
+				  peer, SHMK_WHAT_BLOCK(what), q->nr_elements);
+	}
+}
+
+/* The block of a topic has one holder, the topic; its slots name different elements. */
+static void walk_topic(struct walk *w, uint32_t id, const struct shmk_ring_view *rv)
+{
+	const struct shmk_queue_status *q = queue_status(w->s, id);
+	uint32_t i, j, n = 1U << rv->capacity_shift;
+	__u64 word;
+
+	word = q->block < nr_blocks(w) ? READ_ONCE(w->s->view.blocks[q->block].word) : 0;
+	if (word == SHMK_BLOCK_WORD(q->block_gen, SHMK_BLOCK_USED))
+		ref(w, q->block);
+	else
+		violation(w, "topic %u: its block %u of generation %u has the word %#llx", id,
+			  q->block, q->block_gen, (unsigned long long)word);
+	for (i = 0; i < n; i++) {
+		__u64 p = READ_ONCE(shmk_slot_at(rv, i)->p);
+
+		if (p && (SHMK_P_KIND(p) != SHMK_KIND_ELEMENT || SHMK_P_ARG(p) >= q->nr_elements))
+			violation(w, "topic %u slot %u: no element (P %#llx)", id, i,
+				  (unsigned long long)p);
+		for (j = i < 64 ? 0 : i - 64; j < i; j++)	/* near enough */
+			if (p && SHMK_P_ARG(p) == SHMK_P_ARG(READ_ONCE(shmk_slot_at(rv, j)->p)))
+				violation(w, "topic %u: element %u is in slots %u and %u", id,
+					  SHMK_P_ARG(p), j, i);
+	}
+	for (i = 0; i < q->nr_readers; i++)
+		walk_holds(w, id, q->first_row + i);
+}
+
 static void walk_queues(struct walk *w)
 {
 	uint32_t id, i;
@@ -239,6 +299,10 @@ static void walk_queues(struct walk *w)
 		w->s->view.queue(&w->s->view, id, &rv);
 		if (!rv.slots)
 			continue;
+		if (rv.flags & SHMK_QUEUE_F_TOPIC) {
+			walk_topic(w, id, &rv);
+			continue;
+		}
 		for (i = 0; i < 1U << rv.capacity_shift; i++)
 			walk_slot(w, id, i, shmk_slot_at(&rv, i));
 		walk_laps(w, id, &rv);

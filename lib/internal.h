@@ -105,6 +105,7 @@ struct shmk {
 	void			*events;	/* the stream of shmk_event_next() */
 	struct shmk_queue	*queues;	/* open ones; under lock */
 	struct shmk_poller	*pollers;	/* under lock */
+	struct shmk_topic	*topics;	/* likewise */
 };
 
 struct side_fd {
@@ -136,6 +137,10 @@ struct shmk_queue {
 	uint64_t		nr_sleeps;
 	uint64_t		nr_bells;
 	struct shmk_queue	*next;
+	/* topic.c, which has its own idea of what a side waits for; else NULL */
+	bool			(*ready)(struct shmk_queue *q, uint32_t side);
+	void			(*arming)(struct shmk_queue *q, uint32_t side);	/* before S1; or NULL */
+	uint32_t		row;		/* of the fds, see backend.h */
 };
 
 /*
@@ -148,6 +153,9 @@ int entry_get_locked(struct shmk *s, uint32_t *index);
 void entry_put_locked(struct shmk *s, uint32_t index);
 int entry_get(struct shmk *s, uint32_t *index);
 void entry_put(struct shmk *s, uint32_t index);
+
+/* @nr in a row; all NONE. The caller puts each. */
+int entries_get(struct shmk *s, uint32_t nr, uint32_t *first);
 
 static inline struct shmk_entry *entry_at(struct shmk *s, uint32_t index)
 {
@@ -209,6 +217,8 @@ int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline);
 /* Of a non-blocking call that found nothing: 0 if there is something after all. */
 int wait_arm(struct shmk_queue *q, uint32_t side);
 void wait_bell(struct shmk_queue *q, uint32_t side);
+/* uring.c: the fd of a side, for the caller to poll, armed. */
+int side_export(struct shmk_queue *q, uint32_t side);
 
 static inline __u64 *waiters_word(struct shmk_queue *q, uint32_t side)
 {
@@ -242,6 +252,33 @@ int64_t now_ns(void);
 
 /* poller.c: closes those that the caller did not. */
 void pollers_exit(struct shmk *s);
+
+/* queue.c: opening by name, for queues and topics. */
+struct queue_find {
+	const char	*name;
+	uint32_t	flags;		/* SHMK_QUEUE_CREATE, _EXCL */
+	/* Fills id and gen of what it made. */
+	int		(*make)(struct shmk *s, struct queue_find *f);
+	const void	*opts;
+	uint32_t	id, gen;
+	int		ret;
+};
+int queue_open_named(struct shmk *s, struct queue_find *f, int64_t deadline);
+int queue_name_copy(char *to, const char *name);
+
+static inline const struct shmk_queue_status *queue_status(struct shmk *s, uint32_t id)
+{
+	return (const struct shmk_queue_status *)
+		((const unsigned char *)s->status + s->status->queues_off) + id;
+}
+
+static inline __u64 role_name(const struct shmk *s)
+{
+	return (__u64)s->gen << 32 | s->self;
+}
+
+/* topic.c: of a forked child */
+void topics_forget(struct shmk *s);
 
 /* pool.c */
 int uri_parse(const char *uri, const struct shmk_backend **backend, const char **name);

@@ -71,3 +71,54 @@ void entry_put(struct shmk *s, uint32_t index)
 	entry_put_locked(s, index);
 	unlock(&s->lock, locked);
 }
+
+/* Unused ones in a row among those that were used before. */
+static bool run_find(struct shmk *s, uint32_t nr, uint32_t *first)
+{
+	unsigned char *unused = calloc(s->fresh_entry + 1, 1);
+	uint32_t i, run = 0;
+
+	if (!unused)
+		return false;
+	for (i = 0; i < s->nr_free_entries; i++)
+		unused[s->free_entries[i]] = 1;
+	for (i = 0; i < s->fresh_entry && run < nr; i++)
+		run = unused[i] ? run + 1 : 0;
+	free(unused);
+	*first = i - run;
+	return run == nr;
+}
+
+static void run_take(struct shmk *s, uint32_t first, uint32_t nr)
+{
+	uint32_t i, kept = 0;
+
+	for (i = 0; i < s->nr_free_entries; i++)
+		if (s->free_entries[i] - first >= nr)
+			s->free_entries[kept++] = s->free_entries[i];
+	s->nr_free_entries = kept;
+}
+
+static int entries_get_locked(struct shmk *s, uint32_t nr, uint32_t *first)
+{
+	if (run_find(s, nr, first)) {
+		run_take(s, *first, nr);
+		return 0;
+	}
+	if (s->nr_entries - s->fresh_entry < nr)
+		return -ENOBUFS;
+	*first = s->fresh_entry;
+	s->fresh_entry += nr;
+	WRITE_ONCE(s->ledger->high, s->fresh_entry);
+	barrier();
+	return 0;
+}
+
+int entries_get(struct shmk *s, uint32_t nr, uint32_t *first)
+{
+	bool locked = lock(&s->lock);
+	int ret = entries_get_locked(s, nr, first);
+
+	unlock(&s->lock, locked);
+	return ret;
+}

@@ -342,9 +342,21 @@ static int events_next(struct shmk *s, void *stream, struct shmk_event *event)
 
 /* ----------------------------------------------------------------- bells -- */
 
-static void fifo_name(char *name, size_t room, uint32_t queue, uint32_t gen, uint32_t side)
+/*
+ * Sleepers share a FIFO if they wait for the same: who takes its bytes to sleep
+ * again looks first, and what he finds is what the others wait for. The readers
+ * of a topic each have a place of their own, and so a FIFO.
+ */
+static void fifo_name(char *name, size_t room, uint32_t queue, uint32_t gen, uint32_t side,
+		      uint32_t row)
 {
-	snprintf(name, room, "q%u.%u.%c", queue, gen, side == SHMK_SIDE_RECV ? 'r' : 'w');
+	if (row < ROW_CANDIDATE)
+		snprintf(name, room, "q%u.%u.t%u", queue, gen, row);
+	else if (row == ROW_CANDIDATE)
+		snprintf(name, room, "q%u.%u.c", queue, gen);
+	else
+		snprintf(name, room, "q%u.%u.%c", queue, gen,
+			 side == SHMK_SIDE_RECV ? 'r' : 'w');
 }
 
 /*
@@ -377,7 +389,7 @@ static int fifo_make(struct local *l, const char *name)
 	return ret;
 }
 
-static int local_side_fd(struct shmk *s, __u32 queue, __u32 side, short *events)
+static int local_side_fd(struct shmk *s, __u32 queue, __u32 side, __u32 row, short *events)
 {
 	struct local *l = local_of(s);
 	char name[32];
@@ -388,7 +400,7 @@ static int local_side_fd(struct shmk *s, __u32 queue, __u32 side, short *events)
 	if (!READ_ONCE(opens_of(l, s->self)[queue]))
 		return -ENOENT;
 	*events = POLLIN;
-	fifo_name(name, sizeof(name), queue, SHMK_QUEUE_GEN(queue_at(l, queue)->word), side);
+	fifo_name(name, sizeof(name), queue, SHMK_QUEUE_GEN(queue_at(l, queue)->word), side, row);
 	ret = fifo_open(l, name);
 	if (ret != -ENOENT)
 		return ret;
@@ -418,21 +430,26 @@ static void bells_drop(struct local *l)
 	}
 }
 
+static struct bell *bell_at(struct local *l, __u64 key)
+{
+	return &l->bell[key * 0x9e3779b97f4a7c15ULL >> 32 & (BELLS_MAX - 1)];
+}
+
 /*
  * No FIFO means that nobody ever slept on this side. Too many open files must
  * not cost a wake-up: the other bells are only kept for speed.
  */
-static int bell_fd(struct local *l, uint32_t queue, uint32_t gen, uint32_t side)
+static int bell_fd(struct local *l, uint32_t queue, uint32_t gen, uint32_t side, uint32_t row)
 {
-	const __u64 key = (__u64)gen << 32 | queue << 1 | side;
-	struct bell *bell = &l->bell[key % BELLS_MAX];
+	const __u64 key = (__u64)gen << 32 | (__u64)((row + 2) & 0x7fff) << 15 | queue << 1 | side;
+	struct bell *bell = bell_at(l, key);
 	char name[32];
 
 	if (bell->fd >= 0 && bell->key == key)
 		return bell->fd;
 	if (bell->fd >= 0)
 		close(bell->fd);
-	fifo_name(name, sizeof(name), queue, gen, side);
+	fifo_name(name, sizeof(name), queue, gen, side, row);
 	bell->fd = fifo_open(l, name);
 	if (bell->fd == -EMFILE) {
 		bells_drop(l);
@@ -443,21 +460,67 @@ static int bell_fd(struct local *l, uint32_t queue, uint32_t gen, uint32_t side)
 }
 
 /* A full FIFO is as readable as one with a byte more. */
-static int bell_ring(struct local *l, uint32_t queue, uint32_t side)
+static int bell_ring_one(struct local *l, uint32_t queue, uint32_t gen, uint32_t side,
+			 uint32_t row)
 {
-	__u64 word = smp_load_acquire(&queue_at(l, queue)->word);
 	int fd, ret = 0;
 
-	if (SHMK_QUEUE_STATE(word) != SHMK_QUEUE_READY)
-		return -ENOENT;
 	pthread_mutex_lock(&l->bell_mutex);
-	fd = bell_fd(l, queue, SHMK_QUEUE_GEN(word), side);
+	fd = bell_fd(l, queue, gen, side, row);
 	if (fd < 0)
 		ret = fd == -ENOENT ? 0 : fd;
 	else if (write(fd, "", 1) < 0 && errno != EAGAIN)
 		ret = -errno;
 	pthread_mutex_unlock(&l->bell_mutex);
 	return ret;
+}
+
+/*
+ * Does the reader of a row sleep, or is it about to? It says so in its ledger
+ * before it sets the waiters word, which we have set to 0 by now.
+ */
+static bool row_asleep(const struct shmk *s, const struct shmk_row *row)
+{
+	__u64 word = smp_load_acquire(&row->word);
+	uint32_t id = SHMK_ROW_PEER(word), entry = READ_ONCE(row->entry);
+	const struct shmk_ledger *ledger =
+		(const void *)(s->ledgers + id * s->status->ledger_stride);
+
+	return word && id <= s->status->nr_peers && entry < SHMK_ENTRIES_MAX &&
+	       SHMK_WHAT_GEN(READ_ONCE(ledger->entry[entry].what));
+}
+
+static int bell_ring_readers(struct shmk *s, uint32_t queue, uint32_t gen)
+{
+	struct local *l = local_of(s);
+	const struct shmk_queue_status *q = queue_at(l, queue);
+	int ret = 0;
+
+	for (uint32_t i = 0; i < q->nr_readers; i++) {
+		uint32_t row = q->first_row + i;
+		int one = row_asleep(s, &l->rows[row]) ?
+			bell_ring_one(l, queue, gen, SHMK_SIDE_RECV, row) : 0;
+
+		ret = ret ? ret : one;
+	}
+	return ret;
+}
+
+static int bell_ring(struct shmk *s, uint32_t queue, uint32_t side)
+{
+	struct local *l = local_of(s);
+	__u64 word = smp_load_acquire(&queue_at(l, queue)->word);
+	uint32_t gen = SHMK_QUEUE_GEN(word);
+	int ret;
+
+	if (SHMK_QUEUE_STATE(word) != SHMK_QUEUE_READY)
+		return -ENOENT;
+	if (!(SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_TOPIC))
+		return bell_ring_one(l, queue, gen, side, ROW_NONE);
+	if (side == SHMK_SIDE_RECV)
+		return bell_ring_readers(s, queue, gen);
+	ret = bell_ring_one(l, queue, gen, side, ROW_NONE);
+	return bell_ring_one(l, queue, gen, side, ROW_CANDIDATE) ?: ret;
 }
 
 static int local_bell(struct shmk *s, const struct shmk_bell_one *bells, unsigned int nr)
@@ -467,7 +530,7 @@ static int local_bell(struct shmk *s, const struct shmk_bell_one *bells, unsigne
 
 	for (unsigned int i = 0; i < nr; i++) {
 		int one = bells[i].id < l->status->nr_queues && bells[i].side <= SHMK_SIDE_SEND ?
-			bell_ring(l, bells[i].id, bells[i].side) : -EINVAL;
+			bell_ring(s, bells[i].id, bells[i].side) : -EINVAL;
 
 		ret = ret ? ret : one;
 	}
@@ -475,6 +538,44 @@ static int local_bell(struct shmk *s, const struct shmk_bell_one *bells, unsigne
 }
 
 /* ---------------------------------------------------------------- ending -- */
+
+/*
+ * A row changes by one store, so it needs no journal. It goes before the queue
+ * is closed: who is killed in between has it open, and is settled.
+ */
+static void rows_leave(struct local *l, uint32_t queue, uint32_t peer)
+{
+	const struct shmk_queue_status *q = queue_at(l, queue);
+
+	for (uint32_t i = 0; i < q->nr_readers; i++)
+		if (SHMK_ROW_PEER(l->rows[q->first_row + i].word) == peer)
+			smp_store_release(&l->rows[q->first_row + i].word, 0);
+}
+
+static void topic_gone(struct shmk *s, uint32_t id);
+
+/*
+ * The status region has its journal, a block's word is elsewhere. So a topic
+ * whose maker was killed behind the journal gets its block here, before any
+ * ledger is settled that says HELD of it; and one whose remover was killed gives it
+ * back.
+ */
+static void topics_mend(struct shmk *s)
+{
+	struct local *l = local_of(s);
+
+	for (uint32_t id = 0; id < l->status->nr_queues; id++) {
+		const struct shmk_queue_status *q = queue_at(l, id);
+
+		if (SHMK_QUEUE_STATE(q->word) == SHMK_QUEUE_GOING)
+			topic_gone(s, id);
+		else if (SHMK_QUEUE_STATE(q->word) == SHMK_QUEUE_READY &&
+			 SHMK_QUEUE_FLAGS(q->word) & SHMK_QUEUE_F_TOPIC)
+			cas(&s->view.blocks[q->block].word,
+			    SHMK_BLOCK_WORD(q->block_gen - 1, SHMK_BLOCK_USED),
+			    SHMK_BLOCK_WORD(q->block_gen, SHMK_BLOCK_USED));
+	}
+}
 
 static uint32_t entries_bound(const struct shmk_ledger *ledger, uint32_t nr_entries)
 {
@@ -499,8 +600,9 @@ static void settle_ledger(struct shmk *s, uint32_t id, struct shmk_ledger *ledge
  * entry named: another settler may have emptied the entry and been killed before it rang.
  * They are closed after that, so there is always someone to ring again.
  */
-static void close_queues(struct local *l, uint32_t id)
+static void close_queues(struct shmk *s, uint32_t id)
 {
+	struct local *l = local_of(s);
 	__u32 *opens = opens_of(l, id);
 
 	for (uint32_t q = 0; q < l->status->nr_queues; q++) {
@@ -508,8 +610,9 @@ static void close_queues(struct local *l, uint32_t id)
 
 		if (!opens[q])
 			continue;
-		bell_ring(l, q, SHMK_SIDE_RECV);
-		bell_ring(l, q, SHMK_SIDE_SEND);
+		rows_leave(l, q, id);
+		bell_ring(s, q, SHMK_SIDE_RECV);
+		bell_ring(s, q, SHMK_SIDE_SEND);
 		set32(l, &queue->nr_open, queue->nr_open - opens[q]);
 		set32(l, &opens[q], 0);
 		journal_commit(l);
@@ -592,10 +695,11 @@ static int bury(struct shmk *s, uint32_t id)
 				 PROT_READ | PROT_WRITE, &ledger);
 		if (ret)
 			return ret;
+		topics_mend(s);
 		settle_ledger(s, id, ledger);
 		munmap(ledger, bytes);
 	}
-	close_queues(l, id);
+	close_queues(s, id);
 	free_id(l, id);
 	zero_rows(l, id);
 	return 0;
@@ -927,13 +1031,26 @@ static int extent_order(const void *a, const void *b)
 	return x->begin < y->begin ? -1 : x->begin > y->begin;
 }
 
+/* The first place with room for @size between @begin and @end, where no extent is. */
+static int place_find(struct extent *used, uint32_t nr, uint64_t begin, uint64_t end,
+		      uint64_t size, uint64_t *place)
+{
+	uint64_t at = begin;
+
+	qsort(used, nr, sizeof(*used), extent_order);
+	for (uint32_t i = 0; i < nr && at + size > used[i].begin; i++)
+		at = used[i].end;
+	*place = at;
+	return at + size <= end ? 0 : -ENOSPC;
+}
+
 /* What is free is what no READY queue has: nothing else could be left wrong by a kill. */
 static int ring_place(const struct local *l, uint64_t bytes, uint64_t *place)
 {
 	const struct shmk_status *st = l->status;
 	struct extent *used = malloc(st->nr_queues * sizeof(*used));
-	uint64_t at = st->rings_off;
 	uint32_t nr = 0;
+	int ret;
 
 	if (!used)
 		return -ENOMEM;
@@ -945,12 +1062,55 @@ static int ring_place(const struct local *l, uint64_t bytes, uint64_t *place)
 				q->ring, q->ring + ring_bytes(q->capacity, q->slot_bytes),
 			};
 	}
-	qsort(used, nr, sizeof(*used), extent_order);
-	for (uint32_t i = 0; i < nr && at + bytes > used[i].begin; i++)
-		at = used[i].end;
+	ret = place_find(used, nr, st->rings_off, st->rings_off + st->rings_bytes, bytes, place);
 	free(used);
-	*place = at;
-	return at + bytes <= st->rings_off + st->rings_bytes ? 0 : -ENOSPC;
+	return ret;
+}
+
+static int rows_place(const struct local *l, uint32_t nr_rows, uint64_t *place)
+{
+	const struct shmk_status *st = l->status;
+	struct extent *used;
+	uint32_t nr = 0;
+	int ret;
+
+	*place = 0;
+	if (!nr_rows)
+		return 0;
+	used = malloc(st->nr_queues * sizeof(*used));
+	if (!used)
+		return -ENOMEM;
+	for (uint32_t id = 0; id < st->nr_queues; id++) {
+		const struct shmk_queue_status *q = queue_at(l, id);
+
+		if (SHMK_QUEUE_STATE(q->word) == SHMK_QUEUE_READY && q->nr_readers)
+			used[nr++] = (struct extent) {
+				q->first_row, q->first_row + q->nr_readers,
+			};
+	}
+	ret = place_find(used, nr, 0, st->nr_rows, nr_rows, place);
+	free(used);
+	return ret;
+}
+
+/* As shmk_topic_check() of the module. */
+static int topic_args(const struct shmk_queue_create *arg)
+{
+	if (arg->reserved)
+		return -EINVAL;
+	if (!(arg->flags & SHMK_QUEUE_F_TOPIC))
+		return arg->nr_readers || arg->nr_holds || arg->depth || arg->msg_bytes ||
+		       arg->nr_elements || arg->block || arg->block_gen ? -EINVAL : 0;
+	if (arg->flags != SHMK_QUEUE_F_TOPIC || (arg->slot_bytes && arg->slot_bytes != SHMK_SLOT_MIN) ||
+	    arg->capacity < SHMK_TOPIC_SLOTS_MIN || !arg->depth || arg->depth > arg->capacity)
+		return -EINVAL;
+	if (!arg->nr_readers || arg->nr_readers > SHMK_TOPIC_READERS_MAX ||
+	    !arg->nr_holds || arg->nr_holds > SHMK_TOPIC_HOLDS_MAX ||
+	    !arg->msg_bytes || arg->msg_bytes > SHMK_TOPIC_MSG_MAX ||
+	    arg->nr_elements >= SHMK_ELEMENT_NONE ||
+	    arg->nr_elements < arg->capacity + arg->nr_readers * arg->nr_holds + 1)
+		return -EINVAL;
+	return 0;
 }
 
 static int queue_args(const struct shmk_queue_create *arg)
@@ -964,7 +1124,7 @@ static int queue_args(const struct shmk_queue_create *arg)
 		return -EINVAL;
 	switch (arg->slot_bytes) {
 	case 0: case 64: case 128: case 256:
-		return 0;
+		return topic_args(arg);
 	}
 	return -EINVAL;
 }
@@ -990,13 +1150,42 @@ static void queue_event(struct shmk *s, uint32_t id, uint32_t type)
 	journal_event(l, &event);
 }
 
+/* Is the block the maker's, and large enough? */
+static int topic_block_check(struct shmk *s, const struct shmk_queue_create *arg)
+{
+	uint64_t bytes = arg->nr_elements * SHMK_TOPIC_STRIDE(arg->msg_bytes);
+
+	if (!(arg->flags & SHMK_QUEUE_F_TOPIC))
+		return 0;
+	if (arg->block >= s->view.nr_spans << SHMK_SPAN_UNITS_SHIFT ||
+	    READ_ONCE(s->view.blocks[arg->block].word) !=
+	    SHMK_BLOCK_WORD(arg->block_gen, SHMK_BLOCK_USED) ||
+	    shmk_block_room(&s->view, arg->block) < bytes)
+		return -EINVAL;
+	return 0;
+}
+
+static void topic_fill(struct local *l, struct shmk_queue_status *q,
+		       const struct shmk_queue_create *arg, uint64_t row)
+{
+	q->depth = arg->depth;
+	q->block = arg->block;
+	q->block_gen = arg->flags & SHMK_QUEUE_F_TOPIC ? arg->block_gen + 1 : 0;
+	q->msg_bytes = arg->msg_bytes;
+	q->nr_elements = arg->nr_elements;
+	q->first_row = (uint32_t)row;
+	q->nr_readers = (__u16)arg->nr_readers;
+	q->nr_holds = (__u16)arg->nr_holds;
+	memset(&l->rows[row], 0, arg->nr_readers * sizeof(*l->rows));
+}
+
 static int queue_make(struct shmk *s, struct shmk_queue_create *arg)
 {
 	struct local *l = local_of(s);
 	uint32_t slot_bytes = arg->slot_bytes ? arg->slot_bytes : SHMK_SLOT_MIN;
 	uint64_t bytes = ring_bytes(arg->capacity, slot_bytes);
 	struct shmk_queue_status *q;
-	uint64_t ring;
+	uint64_t ring, row;
 	int id, ret;
 
 	if (queue_find(l, arg->name) >= 0)
@@ -1005,6 +1194,10 @@ static int queue_make(struct shmk *s, struct shmk_queue_create *arg)
 	if (id < 0)
 		return id;
 	ret = ring_place(l, bytes, &ring);
+	if (!ret)
+		ret = rows_place(l, arg->nr_readers, &row);
+	if (!ret)
+		ret = topic_block_check(s, arg);
 	if (ret)
 		return ret;
 	memset(s->control + ring, 0, bytes);
@@ -1015,12 +1208,18 @@ static int queue_make(struct shmk *s, struct shmk_queue_create *arg)
 	q->capacity = arg->capacity;
 	q->slot_bytes = slot_bytes;
 	q->nr_open = 0;
+	topic_fill(l, q, arg, row);
 	memcpy(q->name, arg->name, sizeof(q->name));
 	set64(l, &q->word, SHMK_QUEUE_WORD(arg->gen, arg->flags, SHMK_QUEUE_READY));
 	set64(l, &l->status->queues_now, l->status->queues_now + 1);
 	queue_count_open(s, id, 1);
 	queue_event(s, id, SHMK_EV_QUEUE_CREATED);
 	journal_commit(l);
+	/* Killed before this: topics_mend(). Nobody else changes the block of a holder. */
+	if (arg->flags & SHMK_QUEUE_F_TOPIC)
+		cas(&s->view.blocks[arg->block].word,
+		    SHMK_BLOCK_WORD(arg->block_gen, SHMK_BLOCK_USED),
+		    SHMK_BLOCK_WORD(arg->block_gen + 1, SHMK_BLOCK_USED));
 	return 0;
 }
 
@@ -1069,6 +1268,8 @@ static int local_queue_close(struct shmk *s, __u32 id, __u32 gen)
 	if (ret)
 		return ret;
 	if (queue_get(l, id, gen) && opens_of(l, s->self)[id]) {
+		if (opens_of(l, s->self)[id] == 1)
+			rows_leave(l, id, s->self);
 		queue_count_open(s, id, -1);
 		journal_commit(l);
 	} else {
@@ -1078,14 +1279,46 @@ static int local_queue_close(struct shmk *s, __u32 id, __u32 gen)
 	return ret;
 }
 
-static void fifo_remove(const struct local *l, uint32_t id, uint32_t gen)
+static void fifo_unlink(const struct local *l, uint32_t id, uint32_t gen, uint32_t side,
+			uint32_t row)
 {
 	char name[32];
 
-	for (uint32_t side = 0; side <= SHMK_SIDE_SEND; side++) {
-		fifo_name(name, sizeof(name), id, gen, side);
-		unlinkat(l->dir, name, 0);
-	}
+	fifo_name(name, sizeof(name), id, gen, side, row);
+	unlinkat(l->dir, name, 0);
+}
+
+static void fifo_remove(const struct local *l, uint32_t id, uint32_t gen)
+{
+	const struct shmk_queue_status *q = queue_at(l, id);
+
+	for (uint32_t side = 0; side <= SHMK_SIDE_SEND; side++)
+		fifo_unlink(l, id, gen, side, ROW_NONE);
+	if (q->nr_readers)
+		fifo_unlink(l, id, gen, SHMK_SIDE_SEND, ROW_CANDIDATE);
+	for (uint32_t i = 0; i < q->nr_readers; i++)
+		fifo_unlink(l, id, gen, SHMK_SIDE_RECV, q->first_row + i);
+}
+
+static void queue_gone(struct shmk *s, uint32_t id, uint32_t gen)
+{
+	struct local *l = local_of(s);
+
+	fifo_remove(l, id, gen);
+	set64(l, &queue_at(l, id)->word, SHMK_QUEUE_WORD(gen, 0, SHMK_QUEUE_NONE));
+	set64(l, &l->status->queues_now, l->status->queues_now - 1);
+	queue_event(s, id, SHMK_EV_QUEUE_REMOVED);
+	journal_commit(l);
+}
+
+/* Of a topic that is GOING, the rest; to be done twice if it must. */
+static void topic_gone(struct shmk *s, uint32_t id)
+{
+	const struct shmk_queue_status *q = queue_at(local_of(s), id);
+	struct shmk_settled ignored = { 0 };
+
+	shmk_block_put(&s->view, q->block, q->block_gen, &ignored);
+	queue_gone(s, id, SHMK_QUEUE_GEN(q->word));
 }
 
 /*
@@ -1103,13 +1336,16 @@ static int queue_unmake(struct shmk *s, uint32_t id, uint32_t gen)
 		return -ENOENT;
 	if (q->nr_open)
 		return -EBUSY;
+	if (SHMK_QUEUE_FLAGS(q->word) & SHMK_QUEUE_F_TOPIC) {
+		/* Nobody may find it any more when its block is free. */
+		set64(l, &q->word, SHMK_QUEUE_WORD(gen, SHMK_QUEUE_F_TOPIC, SHMK_QUEUE_GOING));
+		journal_commit(l);
+		topic_gone(s, id);
+		return 0;
+	}
 	s->view.queue(&s->view, id, &rv);
 	shmk_settle_queue(&s->view, &rv, &ignored);
-	fifo_remove(l, id, gen);
-	set64(l, &q->word, SHMK_QUEUE_WORD(gen, 0, SHMK_QUEUE_NONE));
-	set64(l, &l->status->queues_now, l->status->queues_now - 1);
-	queue_event(s, id, SHMK_EV_QUEUE_REMOVED);
-	journal_commit(l);
+	queue_gone(s, id, gen);
 	return 0;
 }
 
@@ -1125,6 +1361,72 @@ static int local_queue_remove(struct shmk *s, __u32 id, __u32 gen)
 	reap_locked(s);		/* the dead have nothing open */
 	ret = queue_unmake(s, id, gen);
 	pool_unlock(local_of(s));
+	return ret;
+}
+
+/* ---------------------------------------------------------------- topics -- */
+
+static int subscribe(struct shmk *s, struct shmk_topic_subscribe *arg)
+{
+	struct local *l = local_of(s);
+	const struct shmk_queue_status *q = queue_get(l, arg->id, arg->gen);
+	struct shmk_row *row;
+	uint32_t i;
+
+	if (!q || !opens_of(l, s->self)[arg->id])
+		return -ENOENT;
+	if (!(SHMK_QUEUE_FLAGS(q->word) & SHMK_QUEUE_F_TOPIC) || arg->entry >= s->nr_entries ||
+	    q->nr_holds >= s->nr_entries - arg->entry)
+		return -EINVAL;
+	row = &l->rows[q->first_row];
+	for (i = 0; i < q->nr_readers && row->word; i++)
+		row++;
+	if (i == q->nr_readers)
+		return -ENOSPC;
+	row->entry = arg->entry;
+	row->wait_ns = arg->wait_ns;
+	smp_store_release(&row->word, SHMK_ROW_WORD(s->gen, arg->policy, s->self));
+	/* A writer that has looked already looks again, and then sees the word. */
+	set64(l, &l->status->epoch, l->status->epoch + 1);
+	journal_commit(l);
+	arg->row = (uint32_t)(row - l->rows);
+	return 0;
+}
+
+static int local_topic_subscribe(struct shmk *s, struct shmk_topic_subscribe *arg)
+{
+	int ret;
+
+	if (arg->flags || arg->reserved || arg->policy > SHMK_TOPIC_WAIT ||
+	    (arg->policy == SHMK_TOPIC_SKIP && arg->wait_ns))
+		return -EINVAL;
+	if (s->rdonly && arg->policy == SHMK_TOPIC_WAIT)
+		return -EACCES;
+	ret = pool_lock(local_of(s));
+	if (ret)
+		return ret;
+	ret = subscribe(s, arg);
+	if (ret == -ENOSPC && reap_locked(s))
+		ret = subscribe(s, arg);
+	pool_unlock(local_of(s));
+	return ret;
+}
+
+static int local_topic_unsubscribe(struct shmk *s, __u32 id, __u32 row)
+{
+	struct local *l = local_of(s);
+	const struct shmk_queue_status *q;
+	int ret = pool_lock(l);
+
+	if (ret)
+		return ret;
+	q = queue_at(l, id);
+	if (row < q->first_row || row - q->first_row >= q->nr_readers ||
+	    SHMK_ROW_PEER(l->rows[row].word) != s->self)
+		ret = -ENOENT;
+	else
+		smp_store_release(&l->rows[row].word, 0);
+	pool_unlock(l);
 	return ret;
 }
 
@@ -1349,6 +1651,8 @@ const struct shmk_backend shmk_local_backend = {
 	.queue_open	= local_queue_open,
 	.queue_close	= local_queue_close,
 	.queue_remove	= local_queue_remove,
+	.topic_subscribe = local_topic_subscribe,
+	.topic_unsubscribe = local_topic_unsubscribe,
 	.side_fd	= local_side_fd,
 	.side_drain	= local_side_drain,
 	.bell		= local_bell,

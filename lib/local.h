@@ -72,7 +72,7 @@ struct local_extra {
 };
 
 struct bell {
-	__u64			key;		/* queue, side, generation */
+	__u64			key;		/* queue, side, row, generation */
 	int			fd;		/* -1: none */
 };
 
@@ -88,6 +88,7 @@ struct local {
 	struct shmk_status	*status;
 	uint64_t		status_bytes;
 	struct local_extra	*extra;
+	struct shmk_row		*rows;
 	__u32			*opens;		/* of peer 0; rows opens_stride apart */
 	uint64_t		opens_stride;	/* bytes */
 	uint64_t		first_event;	/* of the attachment's own stream */

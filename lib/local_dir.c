@@ -10,6 +10,7 @@
  *			that nobody meets SIGBUS later
  *	events		written to wake those who watch it
  *	qID.GEN.r, .w	FIFOs that wake the sleepers of a side
+ *	qID.GEN.c, .tROW	of a topic: who would like to be its writer, and each reader
  *   /dev/shm/.shmk-NAME.RANDOM/	a pool being made, or an anonymous one
  *
  * A pool gets its name by one rename(), as a whole. Removing it begins with the
@@ -67,12 +68,13 @@ static int base_open(void)
 
 static bool is_pool_file(const char *name)
 {
-	unsigned int id, gen;
+	unsigned int id, gen, row;
 	char side, more;
 
 	return !strcmp(name, "meta") || !strcmp(name, "pool") ||
 	       !strcmp(name, "events") || !strcmp(name, ".fifo") ||
-	       sscanf(name, "q%u.%u.%c%c", &id, &gen, &side, &more) == 3;
+	       sscanf(name, "q%u.%u.%c%c", &id, &gen, &side, &more) == 3 ||
+	       sscanf(name, "q%u.%u.t%u%c", &id, &gen, &row, &more) == 3;
 }
 
 static int clear_file(int dir, const char *name)
@@ -143,7 +145,7 @@ int dir_remove(struct shmk *s)
 /* Where the local parts of the status region are follows from the public ones. */
 static uint64_t extra_off(const struct shmk_status *st)
 {
-	return round_up(st->queues_off + st->nr_queues * sizeof(struct shmk_queue_status), 64);
+	return round_up(st->rows_off + st->nr_rows * sizeof(struct shmk_row), 64);
 }
 
 static uint64_t opens_off(const struct shmk_status *st)
@@ -175,6 +177,7 @@ static int status_read(int meta, struct shmk_status *st)
 	if (fstat(meta, &stat))
 		return -errno;
 	if (st->nr_peers > SHMK_PEERS_MAX || st->nr_queues > SHMK_QUEUES_MAX ||
+	    st->nr_rows != st->nr_peers * SHMK_ROWS_PER_PEER ||
 	    st->status_bytes != opens_off(st) + opens_stride(st) * (st->nr_peers + 1) ||
 	    (uint64_t)stat.st_size < meta_bytes(st))
 		return -EPROTO;
@@ -191,6 +194,7 @@ static int map_meta(struct shmk *s, struct local *l, const struct shmk_status *s
 		return ret;
 	l->status = addr;
 	l->status_bytes = st->status_bytes;
+	l->rows = (void *)((char *)addr + st->rows_off);
 	l->extra = (void *)((char *)addr + extra_off(st));
 	l->opens = (void *)((char *)addr + opens_off(st));
 	l->opens_stride = opens_stride(st);
@@ -410,6 +414,9 @@ static void meta_plan(struct shmk_status *st)
 	st->peers_off = round_up(sizeof(*st), 64);
 	st->queues_off = st->peers_off + (st->nr_peers + 1) * sizeof(struct shmk_peer_status);
 	st->queues_off = round_up(st->queues_off, 64);
+	st->rows_off = st->queues_off + st->nr_queues * sizeof(struct shmk_queue_status);
+	st->rows_off = round_up(st->rows_off, 64);
+	st->nr_rows = st->nr_peers * SHMK_ROWS_PER_PEER;
 	st->status_bytes = opens_off(st) + opens_stride(st) * (st->nr_peers + 1);
 	st->map_ledger = st->status_bytes;
 	st->ledger_stride = round_up(ledger_bytes(SHMK_ENTRIES_MAX), sysconf(_SC_PAGESIZE));

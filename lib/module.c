@@ -370,10 +370,28 @@ static int module_queue_remove(struct shmk *s, __u32 id, __u32 gen)
 	return call(module_of(s)->attachment, SHMK_IOC_QUEUE_REMOVE, &arg);
 }
 
-static int module_side_fd(struct shmk *s, __u32 queue, __u32 side, short *events)
+static int module_topic_subscribe(struct shmk *s, struct shmk_topic_subscribe *arg)
+{
+	arg->size = sizeof(*arg);
+	return call(module_of(s)->attachment, SHMK_IOC_TOPIC_SUBSCRIBE, arg);
+}
+
+static int module_topic_unsubscribe(struct shmk *s, __u32 id, __u32 row)
+{
+	struct shmk_topic_unsubscribe arg = { .size = sizeof(arg), .id = id, .row = row };
+
+	return call(module_of(s)->attachment, SHMK_IOC_TOPIC_UNSUBSCRIBE, &arg);
+}
+
+/* The kernel knows the writer of a topic from who would like to be. */
+static int module_side_fd(struct shmk *s, __u32 queue, __u32 side, __u32 row, short *events)
 {
 	struct shmk_queue_fd arg = { .size = sizeof(arg), .id = queue, .side = side };
 
+	if (row < ROW_CANDIDATE) {
+		arg.flags = SHMK_QUEUE_FD_F_ROW;
+		arg.row = row;
+	}
 	*events = side == SHMK_SIDE_RECV ? POLLIN : POLLOUT;
 	return call(module_of(s)->attachment, SHMK_IOC_QUEUE_FD, &arg);
 }
@@ -502,6 +520,8 @@ const struct shmk_backend shmk_module_backend = {
 	.queue_open	= module_queue_open,
 	.queue_close	= module_queue_close,
 	.queue_remove	= module_queue_remove,
+	.topic_subscribe = module_topic_subscribe,
+	.topic_unsubscribe = module_topic_unsubscribe,
 	.side_fd	= module_side_fd,
 	.side_drain	= module_side_drain,
 	.bell		= module_bell,

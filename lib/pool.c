@@ -247,6 +247,7 @@ static void view_queue(const struct shmk_view *view, __u32 id, struct shmk_ring_
 	rv->ring = (void *)(s->control + READ_ONCE(q->ring));
 	rv->capacity_shift = __builtin_ctz(READ_ONCE(q->capacity));
 	rv->slot_bytes = READ_ONCE(q->slot_bytes);
+	rv->flags = SHMK_QUEUE_FLAGS(READ_ONCE(q->word));
 	rv->slots = (void *)(rv->ring + 1);
 }
 
@@ -424,6 +425,7 @@ static void queues_forget(struct shmk *s)
 				close(q->side[side].fd);
 		free(q);
 	}
+	topics_forget(s);
 }
 
 void shmk_detach(struct shmk *s)
@@ -437,6 +439,8 @@ void shmk_detach(struct shmk *s)
 	pollers_exit(s);
 	if (forget)
 		queues_forget(s);
+	while (s->topics)
+		shmk_topic_close(s->topics);
 	while (s->queues)
 		shmk_queue_close(s->queues);
 	s->backend->events_close(s, s->events);

@@ -52,11 +52,6 @@
 
 #include "internal.h"
 
-static __u64 role_name(const struct shmk *s)
-{
-	return (__u64)s->gen << 32 | s->self;
-}
-
 /* ---------------------------------------------------------- the roles -- */
 
 static bool role_alive(struct shmk *s, __u64 role)
@@ -848,13 +843,7 @@ int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 
 /* ------------------------------------------------------------- handles -- */
 
-static const struct shmk_queue_status *queue_status(struct shmk *s, uint32_t id)
-{
-	return (const struct shmk_queue_status *)
-		((const unsigned char *)s->status + s->status->queues_off) + id;
-}
-
-static int name_copy(char *to, const char *name)
+int queue_name_copy(char *to, const char *name)
 {
 	if (!name || !name_valid(name))
 		return -EINVAL;
@@ -874,9 +863,9 @@ static int opts_check(const struct shmk_queue_opts *opts)
 	return 0;
 }
 
-static int queue_make(struct shmk *s, const char *name, const struct shmk_queue_opts *opts,
-		      uint32_t *id, uint32_t *gen)
+static int queue_make(struct shmk *s, struct queue_find *f)
 {
+	const struct shmk_queue_opts *opts = f->opts;
 	struct shmk_queue_create arg = {
 		.size = sizeof(arg),
 		.flags = (opts->flags & SHMK_QUEUE_SP ? SHMK_QUEUE_F_SP : 0) |
@@ -884,55 +873,60 @@ static int queue_make(struct shmk *s, const char *name, const struct shmk_queue_
 		.capacity = opts->capacity ? opts->capacity : 64,
 		.slot_bytes = opts->slot_bytes,
 	};
-	int ret = name_copy(arg.name, name);
+	int ret = queue_name_copy(arg.name, f->name);
 
 	if (!ret)
 		ret = s->backend->queue_create(s, &arg);
-	*id = arg.id;
-	*gen = arg.gen;
+	f->id = arg.id;
+	f->gen = arg.gen;
 	return ret;
 }
 
-static int queue_find(struct shmk *s, const char *name, uint32_t *id, uint32_t *gen)
+static int queue_find(struct shmk *s, struct queue_find *f)
 {
 	struct shmk_queue_open arg = { .size = sizeof(arg) };
-	int ret = name_copy(arg.name, name);
+	int ret = queue_name_copy(arg.name, f->name);
 
 	if (!ret)
 		ret = s->backend->queue_open(s, &arg);
-	*id = arg.id;
-	*gen = arg.gen;
+	f->id = arg.id;
+	f->gen = arg.gen;
 	return ret;
 }
 
 /* Open, or create, whichever works first. */
-static int queue_get(struct shmk *s, const char *name, const struct shmk_queue_opts *opts,
-		     uint32_t *id, uint32_t *gen)
+static int queue_get(struct shmk *s, struct queue_find *f)
 {
-	bool create = opts->flags & SHMK_QUEUE_CREATE, excl = opts->flags & SHMK_QUEUE_EXCL;
+	bool create = f->flags & SHMK_QUEUE_CREATE, excl = f->flags & SHMK_QUEUE_EXCL;
 	int ret;
 
 	do {
-		ret = excl ? -ENOENT : queue_find(s, name, id, gen);
+		ret = excl ? -ENOENT : queue_find(s, f);
 		if (ret == -ENOENT && create)
-			ret = queue_make(s, name, opts, id, gen);
+			ret = f->make(s, f);
 	} while (ret == -EEXIST && !excl);
 	return ret;
 }
 
-struct find {
-	const char	*name;
-	const struct shmk_queue_opts *opts;
-	uint32_t	id, gen;
-	int		ret;
-};
-
 static bool queue_found(struct shmk *s, void *arg)
 {
-	struct find *f = arg;
+	struct queue_find *f = arg;
 
-	f->ret = queue_get(s, f->name, f->opts, &f->id, &f->gen);
+	f->ret = queue_get(s, f);
 	return f->ret != -ENOENT;
+}
+
+/* 0: it is open, once more. */
+int queue_open_named(struct shmk *s, struct queue_find *f, int64_t deadline)
+{
+	int ret;
+
+	if (!queue_found(s, f) && deadline != SHMK_TRY) {
+		ret = wait_event(s, queue_found, f, deadline);
+		if (ret)
+			return ret;
+	}
+	return f->ret;
 }
 
 static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
@@ -950,6 +944,7 @@ static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
 	q->flags = SHMK_QUEUE_FLAGS(status->word);
 	q->inline_max = status->slot_bytes - (uint32_t)offsetof(struct shmk_slot, inl);
 	q->nr_open = 1;
+	q->row = ROW_NONE;
 	q->side[0].fd = -1;
 	q->side[1].fd = -1;
 	s->view.queue(&s->view, id, &q->rv);
@@ -982,20 +977,21 @@ int shmk_queue_open(struct shmk *s, const char *name, const struct shmk_queue_op
 		    int64_t deadline, struct shmk_queue **out)
 {
 	static const struct shmk_queue_opts defaults;
-	struct find f = { .name = name, .opts = opts ? opts : &defaults };
-	int ret = opts_check(f.opts);
+	struct queue_find f = { .name = name, .make = queue_make };
+	int ret;
 
+	f.opts = opts ? opts : &defaults;
+	f.flags = opts ? opts->flags : 0;
+	ret = opts_check(f.opts);
 	*out = NULL;
+	if (!ret)
+		ret = queue_open_named(s, &f, deadline);
 	if (ret)
 		return ret;
-	if (!queue_found(s, &f) && deadline != SHMK_TRY) {
-		ret = wait_event(s, queue_found, &f, deadline);
-		if (ret)
-			return ret;
-	}
-	if (f.ret)
-		return f.ret;
-	ret = queue_handle(s, f.id, f.gen, out);
+	if (SHMK_QUEUE_FLAGS(queue_status(s, f.id)->word) & SHMK_QUEUE_F_TOPIC)
+		ret = -EINVAL;
+	else
+		ret = queue_handle(s, f.id, f.gen, out);
 	if (ret)
 		s->backend->queue_close(s, f.id, f.gen);
 	return ret;
@@ -1082,7 +1078,8 @@ static int id_stats(struct shmk *s, uint32_t id, struct shmk_queue_stats *st)
 	st->id = id;
 	st->gen = SHMK_QUEUE_GEN(word);
 	st->flags = (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SP ? SHMK_QUEUE_SP : 0) |
-		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SC ? SHMK_QUEUE_SC : 0);
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SC ? SHMK_QUEUE_SC : 0) |
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_TOPIC ? SHMK_QUEUE_TOPIC : 0);
 	st->capacity = status->capacity;
 	st->slot_bytes = status->slot_bytes;
 	st->nr_open = READ_ONCE(status->nr_open);

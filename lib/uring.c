@@ -317,7 +317,7 @@ static int side_open_locked(struct shmk_queue *q, uint32_t which)
 
 	if (side->fd >= 0)
 		return 0;
-	fd = s->backend->side_fd(s, q->id, which, &side->events);
+	fd = s->backend->side_fd(s, q->id, which, q->row, &side->events);
 	if (fd < 0)
 		return fd;
 	side->serial = ++s->last_serial;
@@ -349,28 +349,25 @@ static bool side_valid(int side)
  * waited: wait_arm() rings if there is something, so it is level-triggered from
  * the start.
  */
-static int side_export(struct shmk_queue *q, int side)
+int side_export(struct shmk_queue *q, uint32_t side)
 {
+	ERRNO_KEPT;
 	int ret = side_open(q, side);
 
 	if (ret)
 		return ret;
 	WRITE_ONCE(q->side[side].exported, true);
 	ret = wait_arm(q, side);
-	return ret == -EAGAIN ? 0 : ret;
+	return ret == -EAGAIN || !ret ? q->side[side].fd : ret;
 }
 
 int shmk_queue_fd(struct shmk_queue *q, int side)
 {
-	ERRNO_KEPT;
-	int ret;
-
 	if (!side_valid(side))
 		return -EINVAL;
 	if (q->shmk->rdonly)
 		return -EROFS;
-	ret = side_export(q, side);
-	return ret ? ret : q->side[side].fd;
+	return side_export(q, side);
 }
 
 short shmk_queue_events(struct shmk_queue *q, int side)

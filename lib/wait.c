@@ -166,7 +166,7 @@ void lock_slow(struct lock *lock)
 
 static bool side_ready(struct shmk_queue *q, uint32_t side)
 {
-	return shmk_ring_ready(&q->rv, side);
+	return q->ready ? q->ready(q, side) : shmk_ring_ready(&q->rv, side);
 }
 
 static void ring(struct shmk_queue *q, uint32_t side)
@@ -184,10 +184,16 @@ void wait_bell(struct shmk_queue *q, uint32_t side)
 		ring(q, side);
 }
 
-/* S1 .. S3 */
+/*
+ * S1 .. S3. A read-only member (of a topic) cannot write the word: with the module
+ * the kernel does S1 to S3 when the fd is polled; on local see sleep_side().
+ */
 static int arm(struct shmk_queue *q, uint32_t side)
 {
-	WRITE_ONCE(*waiters_word(q, side), 1);	/* S1 */
+	if (q->arming)
+		q->arming(q, side);
+	if (!q->shmk->rdonly)
+		WRITE_ONCE(*waiters_word(q, side), 1);	/* S1 */
 	smp_mb();				/* S2, with P1 of who publishes */
 	return side_ready(q, side) ? 0 : -EAGAIN;
 }
@@ -203,7 +209,7 @@ int side_arm(struct shmk_queue *q, uint32_t side)
 	entry_set(s, entry, SHMK_WHAT(SHMK_OP_WAITING, 0, 0), SHMK_WHERE(q->id, side));
 	s->backend->side_drain(s, q->side[side].fd);	/* S0 */
 	ret = arm(q, side);
-	if (!ret)
+	if (!ret && !s->rdonly)
 		wait_bell(q, side);
 	entry_put(s, entry);
 	return ret;
@@ -436,7 +442,8 @@ static int sleep_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 		ret = side_arm(q, side);
 		if (!ret)
 			break;
-		if (ret == -ENOBUFS)
+		/* Nobody rings for who can neither drain nor, being read-only, set the word. */
+		if (ret == -ENOBUFS || (s->rdonly && s->backend->wait_slice_ns != INT64_MAX))
 			wake = now + NO_ENTRY_NS;
 		ret = sleep_once(q, side, ret, timeout_until(now, wake, deadline));
 		if (!ret && side_ready(q, side))		/* S5 */

@@ -26,6 +26,11 @@ struct place {
 	struct shmk_queue	*fill, *drain;		/* the same two, of other */
 	struct shmk_poller	*p;
 	struct shmk_msg		msg;
+	struct shmk_topic	*mine, *theirs;		/* of s; s writes to the one, other to the other */
+	struct shmk_topic	*others;		/* the second, of other */
+	struct shmk_sub		*slow;			/* of mine, and other's: s waits for it */
+	struct shmk_sub		*reader;		/* of theirs */
+	struct shmk_loan	loan;
 };
 
 struct row {
@@ -130,6 +135,70 @@ static int64_t call_poller_wait(struct place *at, int64_t deadline)
 	return shmk_poller_wait(at->p, &ready, 1, deadline);
 }
 
+static int64_t call_topic_open(struct place *at, int64_t deadline)
+{
+	struct shmk_topic *t;
+
+	return shmk_topic_open(at->s, "late", NULL, deadline, &t);
+}
+
+static void make_the_topic(struct place *at)
+{
+	struct shmk_topic_opts opts = { .flags = SHMK_TOPIC_CREATE };
+	struct shmk_topic *t;
+
+	CHECK(!shmk_topic_open(at->other, "late", &opts, SHMK_TRY, &t));
+}
+
+static int64_t call_topic_writer(struct place *at, int64_t deadline)
+{
+	return shmk_topic_writer(at->theirs, deadline);
+}
+
+static void leave_the_role(struct place *at)
+{
+	shmk_topic_writer_release(at->others);
+}
+
+static int64_t call_topic_publish(struct place *at, int64_t deadline)
+{
+	int64_t ret = at->loan.data ? 0 : shmk_topic_loan(at->mine, &at->loan);
+
+	return ret ? ret : shmk_topic_publish(at->mine, &at->loan, 1, deadline);
+}
+
+static int64_t call_topic_publish_copy(struct place *at, int64_t deadline)
+{
+	return shmk_topic_publish_copy(at->mine, "x", 1, deadline);
+}
+
+static void read_slowly(struct place *at)
+{
+	char c;
+
+	CHECK(shmk_topic_read(at->slow, &c, 1, NULL, SHMK_TRY) == 1);
+}
+
+static int64_t call_topic_take(struct place *at, int64_t deadline)
+{
+	struct shmk_held held;
+	int64_t ret = shmk_topic_take(at->reader, &held, deadline);
+
+	return ret ? ret : shmk_topic_release(&held);
+}
+
+static int64_t call_topic_read(struct place *at, int64_t deadline)
+{
+	char c;
+
+	return shmk_topic_read(at->reader, &c, 1, NULL, deadline);
+}
+
+static void publish_one(struct place *at)
+{
+	CHECK(!shmk_topic_publish_copy(at->others, "x", 1, SHMK_TRY));
+}
+
 static void send_one(struct place *at)
 {
 	CHECK(!put(at->fill, 1, SHMK_TRY));
@@ -146,9 +215,32 @@ static const struct row rows[] = {
 	{ "shmk_recv_copy", call_recv_copy, send_one },
 	{ "shmk_recv_batch", call_recv_batch, send_one },
 	{ "shmk_poller_wait", call_poller_wait, send_one },
+	{ "shmk_topic_open", call_topic_open, make_the_topic },
+	{ "shmk_topic_writer", call_topic_writer, leave_the_role },
+	{ "shmk_topic_publish", call_topic_publish, read_slowly },
+	{ "shmk_topic_publish_copy", call_topic_publish_copy, read_slowly },
+	{ "shmk_topic_take", call_topic_take, publish_one },
+	{ "shmk_topic_read", call_topic_read, publish_one },
 };
 
 #define NR_ROWS	(sizeof(rows) / sizeof(rows[0]))
+
+static void topics_make(struct place *at)
+{
+	struct shmk_topic_opts opts = { .flags = SHMK_TOPIC_CREATE };
+	struct shmk_sub_opts wait = { .wait = true };
+	struct shmk_topic *t;
+
+	CHECK(!shmk_topic_open(at->s, "mine", &opts, SHMK_TRY, &at->mine));
+	CHECK(!shmk_topic_open(at->other, "mine", NULL, SHMK_TRY, &t));
+	CHECK(!shmk_topic_writer(at->mine, SHMK_TRY));
+	CHECK(!shmk_topic_subscribe(t, &wait, &at->slow));
+	CHECK(!shmk_topic_publish_copy(at->mine, "x", 1, SHMK_TRY));
+	CHECK(!shmk_topic_open(at->s, "theirs", &opts, SHMK_TRY, &at->theirs));
+	CHECK(!shmk_topic_open(at->other, "theirs", NULL, SHMK_TRY, &at->others));
+	CHECK(!shmk_topic_writer(at->others, SHMK_TRY));
+	CHECK(!shmk_topic_subscribe(at->theirs, NULL, &at->reader));
+}
 
 static void place_make(struct place *at)
 {
@@ -163,6 +255,7 @@ static void place_make(struct place *at)
 		CHECK(!put(at->full, 1, SHMK_TRY));
 	CHECK(!shmk_poller_open(at->s, &at->p));
 	CHECK(!shmk_poller_add(at->p, at->empty, SHMK_RECV, NULL));
+	topics_make(at);
 }
 
 static void place_drop(struct place *at)

@@ -351,14 +351,14 @@ TEST_F(local, a_bell_makes_a_side_readable_until_it_is_drained)
 	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
 	ASSERT_EQ(0, shmk_attach(self->uri, NULL, &t));
 	ASSERT_EQ(0, s->backend->queue_create(s, &arg));
-	EXPECT_EQ(-ENOENT, t->backend->side_fd(t, arg.id, SHMK_SIDE_RECV, &events));
-	EXPECT_EQ(-EINVAL, s->backend->side_fd(s, 8, SHMK_SIDE_RECV, &events));
-	EXPECT_EQ(-EINVAL, s->backend->side_fd(s, arg.id, 2, &events));
+	EXPECT_EQ(-ENOENT, t->backend->side_fd(t, arg.id, SHMK_SIDE_RECV, ROW_NONE, &events));
+	EXPECT_EQ(-EINVAL, s->backend->side_fd(s, 8, SHMK_SIDE_RECV, ROW_NONE, &events));
+	EXPECT_EQ(-EINVAL, s->backend->side_fd(s, arg.id, 2, ROW_NONE, &events));
 	EXPECT_EQ(0, t->backend->bell(t, bell, 2));	/* nobody ever slept */
-	r = s->backend->side_fd(s, arg.id, SHMK_SIDE_RECV, &events);
+	r = s->backend->side_fd(s, arg.id, SHMK_SIDE_RECV, ROW_NONE, &events);
 	ASSERT_LE(0, r);
 	EXPECT_EQ(POLLIN, events);
-	w = s->backend->side_fd(s, arg.id, SHMK_SIDE_SEND, &events);
+	w = s->backend->side_fd(s, arg.id, SHMK_SIDE_SEND, ROW_NONE, &events);
 	ASSERT_LE(0, w);
 	EXPECT_FALSE(readable(r));
 	ASSERT_EQ(0, t->backend->bell(t, bell, 1));
@@ -399,7 +399,7 @@ TEST_F(local, a_bell_reaches_the_queue_that_has_the_id_now)
 	for (int i = 0; i < 3; i++) {
 		ASSERT_EQ(0, s->backend->queue_create(s, &arg));
 		ASSERT_EQ(0, arg.id);
-		r = s->backend->side_fd(s, 0, SHMK_SIDE_RECV, &events);
+		r = s->backend->side_fd(s, 0, SHMK_SIDE_RECV, ROW_NONE, &events);
 		ASSERT_LE(0, r);
 		ASSERT_EQ(0, t->backend->bell(t, &bell, 1));
 		EXPECT_TRUE(readable(r));
@@ -429,7 +429,7 @@ TEST_F(local, a_bell_rings_even_when_no_file_may_be_opened)
 	for (i = 0; i < 8; i++) {
 		sprintf(arg.name, "q%d", i);
 		ASSERT_EQ(0, s->backend->queue_create(s, &arg));
-		fd[i] = s->backend->side_fd(s, arg.id, SHMK_SIDE_RECV, &events);
+		fd[i] = s->backend->side_fd(s, arg.id, SHMK_SIDE_RECV, ROW_NONE, &events);
 		ASSERT_LE(0, fd[i]);
 		bell[i] = (struct shmk_bell_one) { .id = arg.id, .side = SHMK_SIDE_RECV };
 	}

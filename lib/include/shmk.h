@@ -363,6 +363,7 @@ SHMK_API int shmk_msg_refs(const struct shmk_msg *msg);
 #define SHMK_QUEUE_EXCL		0x2	/* with CREATE: -EEXIST if there is one */
 #define SHMK_QUEUE_SP		0x10	/* made for one producer at a time */
 #define SHMK_QUEUE_SC		0x20	/* made for one receiver at a time */
+#define SHMK_QUEUE_TOPIC	0x80	/* told by shmk_queue_next() only: shmk_topic_open() */
 
 /**
  * struct shmk_queue_opts - zero means the default
@@ -472,6 +473,221 @@ struct shmk_queue_stats {
 SHMK_API int shmk_queue_stats(struct shmk_queue *q, struct shmk_queue_stats *stats);
 /* shmk_queue_next() - stats of the first queue with an id of at least @id; -ENOENT after the last. */
 SHMK_API int shmk_queue_next(struct shmk *s, uint32_t id, struct shmk_queue_stats *stats);
+
+/* ------------------------------------------------------------- topics -- */
+
+struct shmk_topic;
+struct shmk_sub;
+
+#define SHMK_TOPIC_CREATE	0x1	/* make it if there is none */
+#define SHMK_TOPIC_EXCL		0x2	/* with CREATE: -EEXIST if there is one */
+
+/**
+ * struct shmk_topic_opts - zero means the default; all but @flags count when it is made
+ * @flags: SHMK_TOPIC_CREATE, _EXCL
+ * @depth: messages that are kept, for late or slow readers; default 1
+ * @nr_readers: most subscriptions at once, up to 4096; default 16
+ * @nr_holds: messages that each may hold at once, up to 256; default 1
+ * @msg_bytes: largest message; default 1024
+ * @spare: room for more messages than it needs; the more, the less often the
+ *	writer looks what the readers hold. Default @nr_readers * @nr_holds
+ *
+ * A topic needs (depth, at least 4 and rounded up to a power of two, + nr_readers * nr_holds +
+ * 1 + spare) * (msg_bytes + 64) bytes of the pool, in one piece, from when it is made to when
+ * it is removed (shmk_queue_remove()); -ENOMEM or -E2BIG if they are not there.
+ */
+struct shmk_topic_opts {
+	uint32_t	flags;
+	uint32_t	depth;
+	uint32_t	nr_readers;
+	uint32_t	nr_holds;
+	uint32_t	msg_bytes;
+	uint32_t	spare;
+};
+
+/**
+ * shmk_topic_open() - open a topic by name, or make it
+ * @deadline: without CREATE: how long to wait for somebody to make it
+ *
+ * A topic is a queue of the pool: one name, one table. shmk_queue_open() of a
+ * topic and shmk_topic_open() of a queue are -EINVAL. -ENOSPC: all ids, room for
+ * rings or rows of readers (4 for each peer that the pool may have) are taken.
+ */
+SHMK_API int shmk_topic_open(struct shmk *s, const char *name,
+			     const struct shmk_topic_opts *opts, int64_t deadline,
+			     struct shmk_topic **out);
+/* shmk_topic_close() - ends its subscriptions and the writer's role, too. NULL is ignored. */
+SHMK_API void shmk_topic_close(struct shmk_topic *t);
+
+/**
+ * shmk_topic_writer() - become the writer of a topic
+ *
+ * There is one at a time. SHMK_TRY: -EBUSY while another one lives; else waits
+ * until it leaves (shmk_topic_writer_release(), close) or dies; of all that
+ * wait exactly one gets it.
+ */
+SHMK_API int shmk_topic_writer(struct shmk_topic *t, int64_t deadline);
+SHMK_API void shmk_topic_writer_release(struct shmk_topic *t);
+
+/**
+ * struct shmk_loan - room for a message, in the topic's own memory
+ * @data: where, @room bytes; NULL: nothing
+ */
+struct shmk_loan {
+	void		*data;
+	size_t		room;
+	struct shmk_topic *topic;
+	uint64_t	era;
+	uint32_t	element;
+};
+
+/**
+ * shmk_topic_loan() - room to write the next message in place
+ *
+ * Never waits. -EPERM: not the writer. -EBUSY: all that is free is lent already;
+ * one is always free, @spare more at least.
+ */
+SHMK_API int shmk_topic_loan(struct shmk_topic *t, struct shmk_loan *loan);
+
+/**
+ * shmk_topic_publish() - the first @len bytes of a loan are the topic's last message
+ *
+ * On success the loan holds nothing any more. One word publishes: killed before
+ * it, nothing has happened, and the message before is still the last one. Waits
+ * for nobody but readers that subscribed with SHMK_TOPIC_WAIT. -EPERM: not the
+ * writer. -EMSGSIZE; -EINVAL: nothing lent, or in an earlier time as the writer.
+ */
+SHMK_API int shmk_topic_publish(struct shmk_topic *t, struct shmk_loan *loan, size_t len,
+				int64_t deadline);
+SHMK_API void shmk_topic_unloan(struct shmk_loan *loan);
+SHMK_API int shmk_topic_publish_copy(struct shmk_topic *t, const void *buf, size_t len,
+				     int64_t deadline);
+
+enum shmk_sub_start {
+	SHMK_START_NEW		= 0,	/* what is published from now on */
+	SHMK_START_LAST		= 1,	/* the last message first, if there is one */
+	SHMK_START_OLDEST	= 2,	/* all that the topic keeps */
+};
+
+/**
+ * struct shmk_sub_opts - zero means the default
+ * @wait: the writer waits for this reader instead of overwriting what it has not read:
+ *	what is published after shmk_topic_subscribe() is not dropped. Not for read-only
+ *	members (-EROFS)
+ * @wait_ns: with @wait: but so long at most, each time; then this reader misses
+ *	messages, and is not waited for until it has read one; 0: for ever
+ * @start: enum shmk_sub_start
+ */
+struct shmk_sub_opts {
+	bool		wait;
+	uint32_t	start;
+	int64_t		wait_ns;
+};
+
+/**
+ * shmk_topic_subscribe() - read a topic
+ *
+ * Takes 1 + nr_holds entries of the ledger (-ENOBUFS). -ENOSPC: the topic has all the
+ * readers that it was made for. A subscription is for one thread at a time.
+ */
+SHMK_API int shmk_topic_subscribe(struct shmk_topic *t, const struct shmk_sub_opts *opts,
+				  struct shmk_sub **out);
+/* shmk_topic_unsubscribe() - what it holds is released, too. NULL is ignored. */
+SHMK_API void shmk_topic_unsubscribe(struct shmk_sub *sub);
+
+/**
+ * struct shmk_held - a message of a topic
+ * @data: in the pool, not to be written; of a copy NULL
+ * @seq: counts the messages of the topic, from 1, whoever wrote them
+ * @time_ns: when it was published, CLOCK_MONOTONIC
+ * @writer, @writer_gen: the peer that wrote it
+ * @writer_alive: is it still there?
+ * @dropped: messages that this subscription has missed so far
+ */
+struct shmk_held {
+	const void	*data;
+	size_t		len;
+	uint64_t	seq;
+	int64_t		time_ns;
+	uint32_t	writer;
+	uint32_t	writer_gen;
+	bool		writer_alive;
+	uint64_t	dropped;
+	struct shmk_sub	*sub;
+	uint32_t	entry;
+};
+
+/**
+ * shmk_topic_take() - hold the next message; it stays as it is until shmk_topic_release()
+ *
+ * -EBUSY: nr_holds are held already. -EAGAIN, -ETIMEDOUT: nothing new. Who was
+ * too slow gets the oldest one that there is, and @dropped counts.
+ */
+SHMK_API int shmk_topic_take(struct shmk_sub *sub, struct shmk_held *held, int64_t deadline);
+
+/* shmk_topic_take_last() - hold the last message, seen or not; reading goes on behind it. -EAGAIN: there is none yet. */
+SHMK_API int shmk_topic_take_last(struct shmk_sub *sub, struct shmk_held *held);
+
+/* shmk_topic_release() - -EINVAL if it holds nothing. */
+SHMK_API int shmk_topic_release(struct shmk_held *held);
+
+/**
+ * shmk_topic_read() - copy the next message, without holding it
+ * @held: filled but for @data; may be NULL
+ *
+ * Return: its length, or -EMSGSIZE, and it is still the next.
+ */
+SHMK_API int64_t shmk_topic_read(struct shmk_sub *sub, void *buf, size_t room,
+				 struct shmk_held *held, int64_t deadline);
+
+/* shmk_topic_read_last() - copy the last message, with no subscription at all. -EAGAIN: there is none yet. */
+SHMK_API int64_t shmk_topic_read_last(struct shmk_topic *t, void *buf, size_t room,
+				      struct shmk_held *held);
+
+/**
+ * struct shmk_topic_stats - a topic at some moment
+ * @published: messages ever
+ * @writer: the writer, 0: there is none, or it is dead; @writer_gen
+ * @nr_subs: readers there are
+ * @my_scans: how often this handle, as the writer, looked at the readers' holds
+ */
+struct shmk_topic_stats {
+	char		name[64];
+	uint32_t	id;
+	uint32_t	gen;
+	uint32_t	depth;
+	uint32_t	nr_readers;
+	uint32_t	nr_holds;
+	uint32_t	msg_bytes;
+	uint32_t	nr_elements;
+	uint32_t	nr_subs;
+	uint64_t	published;
+	uint32_t	writer;
+	uint32_t	writer_gen;
+	uint64_t	my_scans;
+};
+
+SHMK_API int shmk_topic_stats(struct shmk_topic *t, struct shmk_topic_stats *stats);
+
+/**
+ * struct shmk_sub_stats - of one subscription
+ * @received: messages taken or copied, @dropped: missed
+ * @behind: published and not read yet
+ */
+struct shmk_sub_stats {
+	uint64_t	received;
+	uint64_t	dropped;
+	uint64_t	behind;
+};
+
+SHMK_API int shmk_sub_stats(struct shmk_sub *sub, struct shmk_sub_stats *stats);
+
+/**
+ * shmk_sub_fd() - readable (POLLIN) while there is something to read; as shmk_queue_fd()
+ *
+ * -EOPNOTSUPP for read-only members on local.
+ */
+SHMK_API int shmk_sub_fd(struct shmk_sub *sub);
 
 /* --------------------------------------------- the caller's event loop -- */
 

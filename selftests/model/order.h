@@ -25,6 +25,7 @@ void model_fence(void);
 #define smp_load_acquire(p)	READ_ONCE(*(p))
 #define smp_store_release(p, v)	WRITE_ONCE(*(p), (v))
 #define smp_mb()		model_fence()
+#define smp_rmb()		__atomic_signal_fence(__ATOMIC_SEQ_CST)	/* loads are in order */
 #define barrier()		__atomic_signal_fence(__ATOMIC_SEQ_CST)
 #define cmpxchg(p, o, n)	model_cmpxchg((p), (o), (n))
 #define xchg(p, v)		model_rmw((p), 0, (v))

@@ -222,8 +222,20 @@ struct shmk_attach {
  * @slot_bytes: 0 (64), 64, 128 or 256; all but 16 hold an inline message
  * @id: out
  * @gen: out
+ * @nr_readers: the rest is for SHMK_QUEUE_F_TOPIC and else 0: most subscriptions
+ *	at once, 1 .. SHMK_TOPIC_READERS_MAX
+ * @nr_holds: of each, 1 .. SHMK_TOPIC_HOLDS_MAX
+ * @depth: 1 .. @capacity
+ * @msg_bytes: 1 .. SHMK_TOPIC_MSG_MAX
+ * @nr_elements: at least @capacity + @nr_readers * @nr_holds + 1
+ * @block: with room for them, in use and the caller's
+ * @block_gen: its generation
+ * @reserved: 0
  *
- * Makes the queue and opens it for this attachment. It stays until it is
+ * A topic has at least SHMK_TOPIC_SLOTS_MIN slots, of 64 bytes. Its block is the
+ * topic's from then on, of the next generation; if the call fails it is still the
+ * caller's, but for -EFAULT, when it is freed. -ENOSPC also when there are not
+ * enough rows. Makes the queue and opens it for this attachment. It stays until it is
  * removed or the pool goes. -EEXIST if there is one of this name.
  */
 struct shmk_queue_create {
@@ -234,7 +246,17 @@ struct shmk_queue_create {
 	__u32 slot_bytes;
 	__u32 id;
 	__u32 gen;
+	__u32 nr_readers;
+	__u32 nr_holds;
+	__u32 depth;
+	__u32 msg_bytes;
+	__u32 nr_elements;
+	__u32 block;
+	__u32 block_gen;
+	__u32 reserved;
 };
+
+#define SHMK_QUEUE_CREATE_SIZE_1	88	/* of version 1 */
 
 /**
  * struct shmk_queue_open - SHMK_IOC_QUEUE_OPEN, on an attachment
@@ -270,12 +292,17 @@ struct shmk_queue_close {
 	__u32 gen;
 };
 
+#define SHMK_QUEUE_FD_F_ROW	0x1
+
 /**
  * struct shmk_queue_fd - SHMK_IOC_QUEUE_FD, on an attachment; returns a queue side file
  * @size: sizeof(struct shmk_queue_fd)
- * @flags: 0
+ * @flags: SHMK_QUEUE_FD_F_ROW: of the subscription @row; just for SHMK_SIDE_RECV of topics,
+ *	which cannot do without
  * @id: of the queue, which this attachment must have open
  * @side: enum shmk_side
+ * @row: this attachment's, else -ENOENT
+ * @reserved: 0
  *
  * The file holds the queue open until it is closed. poll() is level-triggered:
  * when it finds nothing it sets the side's waiters word and looks again.
@@ -287,6 +314,51 @@ struct shmk_queue_fd {
 	__u32 flags;
 	__u32 id;
 	__u32 side;
+	__u32 row;
+	__u32 reserved;
+};
+
+#define SHMK_QUEUE_FD_SIZE_1	16	/* of version 1 */
+
+/**
+ * struct shmk_topic_subscribe - SHMK_IOC_TOPIC_SUBSCRIBE, on an attachment
+ * @size: sizeof(struct shmk_topic_subscribe)
+ * @flags: 0
+ * @id: of the topic, which this attachment must have open
+ * @gen: of the topic
+ * @policy: enum shmk_topic_policy; SHMK_TOPIC_WAIT is -EACCES on a read-only attachment
+ * @entry: the first of 1 + nr_holds entries of the ledger, which the caller has set aside
+ * @wait_ns: see struct shmk_row; 0 with SHMK_TOPIC_SKIP
+ * @row: out
+ * @reserved: 0
+ *
+ * -ENOSPC when the topic has all the readers it was made for. The row is
+ * free again after SHMK_IOC_TOPIC_UNSUBSCRIBE, the last close of the topic, or the end of the peer.
+ */
+struct shmk_topic_subscribe {
+	__u32 size;
+	__u32 flags;
+	__u32 id;
+	__u32 gen;
+	__u32 policy;
+	__u32 entry;
+	__aligned_u64 wait_ns;
+	__u32 row;
+	__u32 reserved;
+};
+
+/**
+ * struct shmk_topic_unsubscribe - SHMK_IOC_TOPIC_UNSUBSCRIBE, on an attachment
+ * @size: sizeof(struct shmk_topic_unsubscribe)
+ * @flags: 0
+ * @id: of the topic
+ * @row: this attachment's, else -ENOENT
+ */
+struct shmk_topic_unsubscribe {
+	__u32 size;
+	__u32 flags;
+	__u32 id;
+	__u32 row;
 };
 
 struct shmk_bell_one {
@@ -420,5 +492,7 @@ struct shmk_event {
 #define SHMK_IOC_QUEUE_REMOVE	_IO(SHMK_IOC, 0x24)
 #define SHMK_IOC_QUEUE_FD	_IO(SHMK_IOC, 0x25)
 #define SHMK_IOC_BELL		_IO(SHMK_IOC, 0x26)
+#define SHMK_IOC_TOPIC_SUBSCRIBE _IO(SHMK_IOC, 0x27)
+#define SHMK_IOC_TOPIC_UNSUBSCRIBE _IO(SHMK_IOC, 0x28)
 
 #endif

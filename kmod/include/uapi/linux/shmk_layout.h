@@ -10,6 +10,8 @@
  *           carries one huge block.
  *   entry   two words of a peer's ledger: what it holds, or is just doing.
  *   ring    the slots of one queue. P and T are the two words of a slot.
+ *   topic   a queue whose messages everybody reads. Its slots name elements of
+ *           one block that is the topic's own; a reader has a row.
  *
  * Four regions; their mmap offsets stand in struct shmk_status:
  *   status   written by the kernel (module) or under the pool lock (local);
@@ -80,6 +82,7 @@ struct shmk_peer_status {
 enum shmk_queue_state {
 	SHMK_QUEUE_NONE		= 0,
 	SHMK_QUEUE_READY	= 1,
+	SHMK_QUEUE_GOING	= 2,	/* local: a topic whose block is still to be freed */
 };
 
 /* word = { generation:32, flags:16, state:16 } */
@@ -89,10 +92,61 @@ struct shmk_queue_status {
 	__u32	capacity;	/* slots, a power of two */
 	__u32	slot_bytes;	/* 64, 128 or 256 */
 	__u32	nr_open;	/* attachments that have it open */
-	__u32	reserved;
-	__u64	reserved2[3];
+	/* of a topic (SHMK_QUEUE_F_TOPIC), else 0 */
+	__u32	depth;		/* messages that a late reader finds, at most capacity */
+	__u32	block;		/* the elements: nr_elements * SHMK_TOPIC_STRIDE(msg_bytes) bytes ... */
+	__u32	block_gen;	/* ... in this block of this generation */
+	__u32	msg_bytes;	/* largest payload */
+	__u32	nr_elements;
+	__u32	first_row;	/* of its readers */
+	__u16	nr_readers;	/* so many rows */
+	__u16	nr_holds;	/* of each reader at once */
 	char	name[SHMK_NAME_LEN];
 };
+
+/*
+ * A reader of a topic. All rows of a pool are one table; a topic has a part of
+ * it, from first_row on. word = { generation:32, policy:16, peer:16 }, written
+ * last; 0: nobody. entry: of the reader's ledger, the first of 1 + nr_holds:
+ * how far it has read, then what it holds.
+ */
+struct shmk_row {
+	__u64	word;
+	__u32	entry;
+	__u32	reserved;
+	__u64	wait_ns;	/* SHMK_TOPIC_WAIT: how long the writer waits for it; 0: for ever */
+	__u64	reserved2;
+};
+
+#define SHMK_ROW_WORD(gen, policy, peer) \
+	((__u64)(gen) << 32 | (__u64)(policy) << 16 | (peer))
+#define SHMK_ROW_PEER(word)	((__u32)(word) & 0xffff)
+#define SHMK_ROW_POLICY(word)	(((__u32)(word) >> 16) & 0xffff)
+#define SHMK_ROW_GEN(word)	((__u32)((word) >> 32))
+
+/* Rows of a pool: so many for each peer that it may have. */
+#define SHMK_ROWS_PER_PEER	4U
+
+enum shmk_topic_policy {
+	SHMK_TOPIC_SKIP		= 0,	/* the writer goes on; who is too slow misses messages */
+	SHMK_TOPIC_WAIT		= 1,	/* the writer waits for this reader */
+};
+
+/* What an element begins with; the payload follows. Written by the writer before it publishes. */
+struct shmk_element {
+	__u64	seq;		/* of the topic, from 1 */
+	__u64	len;		/* of the payload */
+	__u64	writer;		/* { generation:32, 0:16, peer:16 } */
+	__u64	time_ns;	/* CLOCK_MONOTONIC */
+	__u64	reserved[4];
+};
+
+#define SHMK_TOPIC_READERS_MAX	4096U
+#define SHMK_TOPIC_HOLDS_MAX	256U
+#define SHMK_TOPIC_SLOTS_MIN	4U
+#define SHMK_TOPIC_MSG_MAX	(1U << 30)
+#define SHMK_TOPIC_STRIDE(msg_bytes) \
+	(((__u64)(msg_bytes) + sizeof(struct shmk_element) + SHMK_LINE - 1) & ~(__u64)(SHMK_LINE - 1))
 
 #define SHMK_QUEUE_STATE(word)	((__u32)(word) & 0xffff)
 #define SHMK_QUEUE_FLAGS(word)	(((__u32)(word) >> 16) & 0xffff)
@@ -101,7 +155,8 @@ struct shmk_queue_status {
 
 #define SHMK_QUEUE_F_SP		0x0001	/* one producer at a time: no CAS on P */
 #define SHMK_QUEUE_F_SC		0x0002	/* one consumer at a time: no CAS on T */
-#define SHMK_QUEUE_F_ALL	0x0003
+#define SHMK_QUEUE_F_TOPIC	0x0008	/* many readers of each message */
+#define SHMK_QUEUE_F_ALL	0x000b
 
 struct shmk_status {
 	__u64	magic;		/* written last: nonzero means ready */
@@ -143,7 +198,9 @@ struct shmk_status {
 	__u64	reclaimed_bytes;
 	__u64	lost_messages;	/* taken by a peer that died before it freed or passed them on */
 	__u64	created_ns;	/* CLOCK_MONOTONIC */
-	__u64	reserved[8];
+	__u64	rows_off;	/* in status: struct shmk_row[nr_rows] */
+	__u64	nr_rows;
+	__u64	reserved[6];
 	char	name[SHMK_NAME_LEN];
 };
 
@@ -284,7 +341,14 @@ enum shmk_op {
 	SHMK_OP_PASSING		= 10,	/* SENDING of a block that was received: unpublished, it is lost */
 	SHMK_OP_COPIED		= 11,	/* queue, pos: an inline message that is the receiver's now */
 	SHMK_OP_GOT		= 12,	/* HELD of a block that was received from queue, pos: else it is lost */
+	SHMK_OP_HOLDING		= 13,	/* block = element of topic queue, gen = lap; a reader holds it */
 };
+
+/*
+ * The first entry of a subscription is HOLDING, too, but no element: pos is the
+ * position that the reader wants next, gen 1 while it may sleep.
+ */
+#define SHMK_ELEMENT_NONE	0xfffffffU
 
 /* what = { gen:32, block:28, op:4 }, where = { pos:48, queue:16 }; where is written first */
 struct shmk_entry {
@@ -318,6 +382,7 @@ struct shmk_ledger {
  *       (lap, EMPTY) -> (lap, CLAIMED p) -> (lap, INLINE len) inline, several producers
  *       (lap, not EMPTY) -> (lap+1, EMPTY)                   by the taker
  *   T = { lap:32, 1:1, 0:15, peer:16 }, names who took the message of that lap
+ *   of a topic: (older) -> (lap, ELEMENT e), by the writer, over and over; T is not used
  * SKIP is a message that its producer did not live to write: whoever takes it
  * drops it.
  * SHMK_TAKEN distinguishes (lap 0, nobody) from (lap 0, peer).
@@ -334,6 +399,7 @@ enum shmk_kind {
 	SHMK_KIND_INLINE	= 2,	/* arg = length */
 	SHMK_KIND_CLAIMED	= 3,	/* arg = peer */
 	SHMK_KIND_SKIP		= 4,
+	SHMK_KIND_ELEMENT	= 5,	/* arg = element; of topics, and never EMPTY again */
 };
 
 #define SHMK_P(lap, kind, arg)	((__u64)(__u32)(lap) << 32 | (__u64)(arg) << 4 | (kind))
@@ -353,7 +419,8 @@ enum shmk_side {
  * everything before head is taken; both may lag, neither may lead.
  * waiters: nonzero: somebody of that side sleeps or is about to; whoever
  * changes it to 0 rings the bell of that side.
- * role: { gen:32, peer:16 } of the one producer or consumer (F_SP, F_SC).
+ * role: { gen:32, peer:16 } of the one producer or consumer (F_SP, F_SC); of a
+ * topic role_send is the writer's.
  */
 struct shmk_ring {
 	__u64	tail;
