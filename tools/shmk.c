@@ -74,6 +74,24 @@ static const struct command {
 	  "      --count N      end after so many messages\n"
 	  "  -c, --create; -s, --size; -C, --capacity; -w, --wait; -t, --timeout;\n"
 	  "  -v, --verbose: as for 'send'. SIGINT and SIGTERM end it in good order\n" },
+	{ "pub", cmd_pub, "publish lines on a topic",
+	  "pub POOL/TOPIC [TEXT...]\n"
+	  "  each TEXT is one message, without any each line of standard input\n"
+	  "      --every TIME   rest so long after each\n"
+	  "      --depth N      messages that a new topic keeps, default 1\n"
+	  "      --readers N    most readers of a new topic, default 16\n"
+	  "      --max SIZE     largest message of a new topic, default 1024\n"
+	  "  -c, --create; -s, --size: as for 'send'\n"
+	  "  -w, --wait         until the topic is there, and its writer has left\n"
+	  "  -t, --timeout TIME but so long at most, also for readers with --block\n" },
+	{ "sub", cmd_sub, "print what is published on a topic",
+	  "sub POOL/TOPIC\n"
+	  "  -n, --count N      end after so many messages\n"
+	  "      --last         the last one first, --oldest: all that are kept\n"
+	  "      --block        the writer waits for this reader\n"
+	  "  -t, --timeout TIME end when nothing comes for so long; with --count status 7\n"
+	  "  -v, --verbose      number, writer and what was missed before each\n"
+	  "  -c, --create; --depth, --readers, --max; -s, --size; -w, --wait: as for 'pub'\n" },
 	{ "wait", cmd_wait, "wait for peers to attach or to leave",
 	  "wait POOL --peers N | --at-most N\n"
 	  "  -t, --timeout TIME give up after so long\n"
@@ -84,6 +102,16 @@ static const struct command {
 	  "      --type TYPE    only these: attached, detached, died, ... (may be repeated)\n"
 	  "  -t, --timeout TIME end after so long, with status 7 if --count was not reached\n"
 	  "  -w, --wait         wait for the pool to appear\n" },
+	{ "chaos", cmd_chaos, "processes that are killed and started again while values flow",
+	  "chaos N [POOL]\n"
+	  "  N processes; each publishes on a topic of its own and reads all others. Keys 0-9\n"
+	  "  a-z kill one or start it again; ESC ends. Status 1 if a value was torn, went\n"
+	  "  back or stood still\n"
+	  "      --script TEXT  'wait 200ms; kill 3; start 3; stop 2; cont 2; kill all'\n"
+	  "                     instead of keys; without a terminal such lines are read\n"
+	  "      --pace TIME    between two values of a process, default 5ms\n"
+	  "      --patience TIME  a living value may stand still so long, default 5s\n"
+	  "  -s, --size SIZE    of the pool, default 16M\n" },
 	{ "fsck", cmd_fsck, "check every invariant of a pool",
 	  "fsck POOL\n" },
 	{ "cleanup", cmd_cleanup, "remove what no living process holds",

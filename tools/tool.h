@@ -30,16 +30,19 @@ enum {
 	EXIT_TIMEOUT	= 7,
 };
 
+int cmd_chaos(int argc, char **argv);
 int cmd_cleanup(int argc, char **argv);
 int cmd_events(int argc, char **argv);
 int cmd_forward(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);
 int cmd_ls(int argc, char **argv);
 int cmd_pool(int argc, char **argv);
+int cmd_pub(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_recv(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_show(int argc, char **argv);
+int cmd_sub(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
 
 /* ----------------------------------------------------------- messages -- */
