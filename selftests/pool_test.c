@@ -30,6 +30,82 @@ TEST(a_uri_names_a_backend_and_a_pool)
 		  backend);
 }
 
+static struct shmk_endpoint *endpoint(const char *uri)
+{
+	struct shmk_pool_opts pool = { .bytes = MIB };
+	struct shmk_attach_opts attach = { .create = &pool };
+	struct shmk_queue_opts queue = { .flags = SHMK_QUEUE_CREATE };
+	struct shmk_endpoint_opts opts = { .attach = &attach, .queue = &queue };
+	struct shmk_endpoint *ep = NULL;
+
+	return shmk_endpoint_open(uri, &opts, &ep) ? NULL : ep;
+}
+
+static void endpoint_in_child(struct child_end *end, void *arg)
+{
+	struct shmk_endpoint *inherited = arg, *own = endpoint(getenv("ENDPOINT"));
+	char c;
+
+	tell(end, own && shmk_endpoint_shmk(own) != shmk_endpoint_shmk(inherited) &&
+	     shmk_recv_copy(shmk_endpoint_queue(own), &c, 1, SHMK_TRY) == 1 && c == 'm');
+	shmk_endpoint_close(inherited);
+	shmk_endpoint_close(own);
+}
+
+static void *endpoint_thread(void *arg)
+{
+	for (int i = 0; i < 50; i++)
+		shmk_endpoint_close(endpoint(arg));
+	return NULL;
+}
+
+TEST(an_endpoint_is_a_queue_by_one_string)
+{
+	struct shmk_endpoint *a, *b, *other;
+	pthread_t thread[3];
+	char pool[64], uri[3][96], c;
+	struct shmk_msg msg;
+	struct child child;
+
+	test_uri(pool, "ep");
+	for (int i = 0; i < 3; i++)
+		sprintf(uri[i], "%s%s/q%d", pool, i == 2 ? "x" : "", i);
+	EXPECT_EQ(-EPROTONOSUPPORT, shmk_endpoint_open("tcp://host:1/q", NULL, &a));
+	EXPECT_EQ(NULL, a);
+	EXPECT_EQ(-EPROTONOSUPPORT, shmk_endpoint_open("ipc:x/q", NULL, &a));
+	EXPECT_EQ(-EINVAL, shmk_endpoint_open("q", NULL, &a));
+	EXPECT_EQ(-EINVAL, shmk_endpoint_open("local:/q", NULL, &a));
+	EXPECT_EQ(-EINVAL, shmk_endpoint_open("local:x/.q", NULL, &a));
+	EXPECT_EQ(-EINVAL, shmk_endpoint_open(NULL, NULL, &a));
+	EXPECT_EQ(-ENOENT, shmk_endpoint_open(uri[0], NULL, &a));
+	a = endpoint(uri[0]);
+	b = endpoint(uri[1]);
+	other = endpoint(uri[2]);
+	ASSERT_NE(NULL, a);
+	ASSERT_NE(NULL, b);
+	ASSERT_NE(NULL, other);
+	EXPECT_EQ(shmk_endpoint_shmk(a), shmk_endpoint_shmk(b));
+	EXPECT_NE(shmk_endpoint_shmk(a), shmk_endpoint_shmk(other));
+	EXPECT_EQ(0, shmk_send_copy(shmk_endpoint_queue(a), "m", 1, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(shmk_endpoint_queue(a), &msg, SHMK_TRY));
+	EXPECT_EQ(0, shmk_send(shmk_endpoint_queue(b), &msg, SHMK_TRY));
+	for (int i = 0; i < 3; i++)
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, endpoint_thread, uri[0]));
+	for (int i = 0; i < 3; i++)
+		pthread_join(thread[i], NULL);
+	/* A child is another peer. */
+	setenv("ENDPOINT", uri[1], 1);
+	child_start(&child, endpoint_in_child, a);
+	EXPECT_EQ(1, child_hear(&child));
+	EXPECT_EQ(0, child_wait(&child));
+	EXPECT_EQ(-EAGAIN, shmk_recv_copy(shmk_endpoint_queue(b), &c, 1, SHMK_TRY));
+	shmk_endpoint_close(a);
+	shmk_endpoint_close(b);
+	shmk_endpoint_close(other);
+	shmk_endpoint_close(NULL);
+	EXPECT_EQ(-ENOENT, shmk_attach(pool, NULL, &(struct shmk *){ NULL }));
+}
+
 TEST(bad_names_are_refused)
 {
 	static const char *const bad[] = {

@@ -689,6 +689,35 @@ SHMK_API int shmk_sub_stats(struct shmk_sub *sub, struct shmk_sub_stats *stats);
  */
 SHMK_API int shmk_sub_fd(struct shmk_sub *sub);
 
+/* ----------------------------------------------------------- endpoints -- */
+
+struct shmk_endpoint;
+
+/**
+ * struct shmk_endpoint_opts - zero means the default
+ * @attach: for the first endpoint of this process in the pool; NULL: defaults
+ * @queue: how to open the queue; NULL: it must be there
+ * @deadline: wait so long for the queue (and with @attach->deadline for the pool)
+ */
+struct shmk_endpoint_opts {
+	const struct shmk_attach_opts *attach;
+	const struct shmk_queue_opts *queue;
+	int64_t		deadline;
+};
+
+/**
+ * shmk_endpoint_open() - a queue by one string, "shmk:POOL/QUEUE", "local:POOL/QUEUE", "POOL/QUEUE"
+ *
+ * All endpoints of a process in one pool share one attachment: what was received by one can be
+ * sent by another. -EPROTONOSUPPORT: another scheme. Else as shmk_attach() and shmk_queue_open().
+ */
+SHMK_API int shmk_endpoint_open(const char *uri, const struct shmk_endpoint_opts *opts,
+				struct shmk_endpoint **out);
+/* shmk_endpoint_close() - the last one of a pool detaches. Release what it received before. */
+SHMK_API void shmk_endpoint_close(struct shmk_endpoint *ep);
+SHMK_API struct shmk_queue *shmk_endpoint_queue(const struct shmk_endpoint *ep);
+SHMK_API struct shmk *shmk_endpoint_shmk(const struct shmk_endpoint *ep);
+
 /* --------------------------------------------- the caller's event loop -- */
 
 #define SHMK_RECV	0	/* enum shmk_side */
