@@ -643,6 +643,9 @@ examples_run() {
 	expect 0 share "$pool"
 	[ "$(grep -c '4 references\|worker got "one for all"\|alone again' out)" = 5 ] ||
 		{ cat out; exit 1; }
+	expect 0 topic "$pool"
+	[ "$(sed -n '5s/.*: //p' out)" ] && grep -q '^the last one is .* degrees$' out ||
+		{ cat out; exit 1; }
 }
 readme_quotes_the_example() {
 	readme=${self%/*}/../README.md
