@@ -493,7 +493,7 @@ static void check_abi(void)
 	BUILD_BUG_ON(sizeof(struct shmk_pool_create) != 128);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_open) != 72);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_destroy) != 72);
-	BUILD_BUG_ON(sizeof(struct shmk_pool_info) != 208);
+	BUILD_BUG_ON(sizeof(struct shmk_pool_info) != 216);
 	BUILD_BUG_ON(sizeof(struct shmk_attach) != 24);
 	BUILD_BUG_ON(sizeof(struct shmk_queue_create) != 120);
 	BUILD_BUG_ON(offsetof(struct shmk_queue_create, nr_readers) != SHMK_QUEUE_CREATE_SIZE_1);

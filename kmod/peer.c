@@ -321,37 +321,49 @@ static void ledger_view_queue(const struct shmk_view *view, u32 id, struct shmk_
 	shmk_queue_view(view->owner, id, rv);
 }
 
-static void settle_one(struct shmk_peer *peer, const struct shmk_view *view,
-		       struct shmk_entry *entry)
+static void ring_for(struct shmk_peer *peer, int bell)
 {
 	struct shmk_ring_view rv;
-	int bell;
 
-	bell = shmk_settle_entry(view, peer->id, entry, &peer->settled);
 	if (bell != SHMK_SETTLE_NO_BELL && shmk_queue_view(peer, bell, &rv))
 		shmk_queue_ring_both(peer->pool, bell, &rv);
 }
 
+static void settle_one(struct shmk_peer *peer, const struct shmk_view *view, u64 cursor)
+{
+	struct shmk_entry *entries = peer->ledger->entry;
+
+	if (cursor < peer->high)
+		ring_for(peer, shmk_settle_entry(view, peer->id, &entries[cursor],
+						 &peer->settled));
+	else if (cursor < 2 * peer->high)
+		ring_for(peer, shmk_settle_redo(view, peer->id, &entries[cursor - peer->high],
+						&peer->settled));
+	else
+		shmk_settle_span(view, peer->id, &entries[cursor - 2 * peer->high]);
+}
+
 /*
- * Two passes over the ledger: all but the spans, then the spans, which only
- * then show which of their blocks are free. The cursor counts through both.
- * Returns whether all is done.
+ * Three passes over the ledger: all but two kinds; then, if there are any, the
+ * messages that were held unacknowledged, of which by then those that were sent on
+ * are marked; then the spans, which only then show which of their blocks are
+ * free. The cursor counts through all. Returns whether all is done.
  */
 static bool settle_some(struct shmk_peer *peer, u32 budget, unsigned long deadline)
 {
 	struct shmk_view view = peer->pool->view;
-	struct shmk_entry *entries = peer->ledger->entry;
 
 	view.queue = ledger_view_queue;
 	view.owner = peer;
-	while (peer->cursor < 2 * peer->high) {
+	while (peer->cursor < 3 * peer->high) {
+		if (peer->cursor == peer->high && !peer->settled.held_back) {
+			peer->cursor += peer->high;
+			continue;
+		}
 		if (!budget-- || time_after(jiffies, deadline) ||
 		    shmk_point(SHMK_AT_SETTLE_ENTRY))
 			return false;
-		if (peer->cursor < peer->high)
-			settle_one(peer, &view, &entries[peer->cursor]);
-		else
-			shmk_settle_span(&view, peer->id, &entries[peer->cursor - peer->high]);
+		settle_one(peer, &view, peer->cursor);
 		peer->cursor++;
 	}
 	return true;
@@ -372,6 +384,7 @@ static void count_end_locked(struct shmk_peer *peer)
 	shmk_pool_count_locked(pool, &s->reclaimed_blocks, peer->settled.blocks);
 	shmk_pool_count_locked(pool, &s->reclaimed_bytes, peer->settled.bytes);
 	shmk_pool_count_locked(pool, &s->lost_messages, peer->settled.messages);
+	shmk_pool_count_locked(pool, &s->redelivered, peer->settled.redelivered);
 	shmk_pool_count_locked(pool, &s->epoch, 1);
 }
 
@@ -400,6 +413,7 @@ static void end_finish(struct shmk_peer *peer)
 		.blocks		= peer->settled.blocks,
 		.bytes		= peer->settled.bytes,
 		.messages	= peer->settled.messages,
+		.redelivered	= peer->settled.redelivered,
 	};
 
 	shmk_pass(SHMK_AT_END_SETTLED);

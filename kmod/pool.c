@@ -686,6 +686,7 @@ static void info_counters(struct shmk_pool *pool, struct shmk_pool_info *info)
 	info->reclaimed_blocks = s->reclaimed_blocks;
 	info->reclaimed_bytes = s->reclaimed_bytes;
 	info->lost_messages = s->lost_messages;
+	info->redelivered = s->redelivered;
 	spin_unlock(&pool->lock);
 }
 

@@ -155,6 +155,10 @@ static int check_args(struct shmk_queue_create *args)
 {
 	if (args->flags & ~SHMK_QUEUE_F_ALL)
 		return -EINVAL;
+	if (args->max_tries > SHMK_TRIES_MAX)
+		return -EINVAL;
+	if (args->max_tries && !(args->flags & SHMK_QUEUE_F_REDELIVER))
+		return -EINVAL;
 	if (!shmk_name_valid(args->name))
 		return -EINVAL;
 	if (!is_power_of_2(args->capacity) || args->capacity > SHMK_CAPACITY_MAX)
@@ -212,6 +216,7 @@ int shmk_queue_create(struct shmk_peer *peer, struct shmk_queue_create *args)
 		.capacity_shift	= ilog2(args->capacity),
 		.slot_bytes	= args->slot_bytes,
 		.flags		= args->flags,
+		.max_tries	= args->max_tries,
 	};
 	if (args->flags & SHMK_QUEUE_F_TOPIC)
 		err = shmk_topic_take_block(pool, args->id);

@@ -243,14 +243,138 @@ static void put_counted(const struct shmk_view *view, __u32 block, __u32 gen,
 
 /* ------------------------------------------------------------- queues -- */
 
+static bool redelivers(const struct shmk_ring_view *rv)
+{
+	return rv->flags & SHMK_QUEUE_F_REDELIVER;
+}
+
 static bool taken_by(const struct shmk_slot *slot, __u32 lap, __u32 peer)
 {
-	return READ_ONCE(slot->t) == SHMK_T(lap, peer);
+	__u64 t = READ_ONCE(slot->t);
+
+	return t == SHMK_T_TRIED(lap, peer, SHMK_T_TRIES(t));
 }
 
 static void slot_empty(struct shmk_slot *slot, __u64 p, __u32 lap)
 {
 	cas(&slot->p, p, SHMK_P(lap + 1, SHMK_KIND_EMPTY, 0));
+}
+
+/*
+ * So that others may take it again. The number of tries stops at its end, which
+ * is harmless: who had read that T long ago, and wins it now, wins what is there.
+ * False: it was tried often enough.
+ */
+static bool give_back(const struct shmk_ring_view *rv, struct shmk_slot *slot, __u32 lap,
+		      struct shmk_settled *settled)
+{
+	__u64 t = READ_ONCE(slot->t), nr;
+	__u32 tries = SHMK_T_TRIES(t) + 1;
+	int i;
+
+	if (rv->max_tries && tries >= rv->max_tries)
+		return false;
+	if (tries > SHMK_TRIES_MAX)
+		tries = SHMK_TRIES_MAX;
+	if (!cas(&slot->t, t, SHMK_T_TRIED(lap, 0, tries)))
+		return true;
+	settled->redelivered++;
+	for (i = 0; i < TRIES; i++) {
+		nr = READ_ONCE(rv->ring->redelivered);
+		if (cas(&rv->ring->redelivered, nr, nr + 1))
+			break;
+	}
+	return true;
+}
+
+/*
+ * Still in the slot where the dead one had it. Its block is as it was handed over:
+ * not acknowledged. Or the block was marked by settle_resending(), or taken at
+ * its new place: then only the slot is to be emptied.
+ */
+static void settle_redo_there(const struct shmk_view *view, const struct shmk_ring_view *rv,
+			      struct shmk_slot *slot, __u64 p, __u32 block, __u32 gen,
+			      struct shmk_settled *settled)
+{
+	__u32 lap = SHMK_P_LAP(p);
+
+	if (SHMK_P_KIND(p) != SHMK_KIND_INLINE &&
+	    !shmk_block_held_as(READ_ONCE(view->blocks[block].word), gen)) {
+		slot_empty(slot, p, lap);
+	} else if (!give_back(rv, slot, lap, settled)) {
+		settled->messages++;
+		slot_empty(slot, p, lap);
+		if (SHMK_P_KIND(p) != SHMK_KIND_INLINE)
+			put_counted(view, block, gen, false, settled);
+	}
+}
+
+/*
+ * P of another lap: acknowledged, or dropped by a settler that died, but perhaps not
+ * freed yet; or given back and received by another since, or sent on: then its
+ * generation has grown.
+ *
+ * Without a block in the entry it is an inline one, or was until its holder, about
+ * to send it on, put a block into the slot instead.
+ */
+static void settle_redo(const struct shmk_view *view, __u32 peer,
+			const struct shmk_ring_view *rv, struct shmk_entry *entry,
+			struct shmk_settled *settled)
+{
+	__u64 what = READ_ONCE(entry->what);
+	__u64 pos = SHMK_WHERE_POS(READ_ONCE(entry->where));
+	__u32 block = SHMK_WHAT_BLOCK(what), gen = SHMK_WHAT_GEN(what);
+	bool is_inline = block == SHMK_NO_BLOCK && !gen;
+	__u32 lap = shmk_lap(rv, pos);
+	struct shmk_slot *slot = shmk_slot_at(rv, pos);
+	__u64 p = smp_load_acquire(&slot->p);
+
+	if (SHMK_P_LAP(p) != lap) {
+		if (!is_inline && block_valid(view, block))
+			put_counted(view, block, gen, false, settled);
+		return;
+	}
+	if (!taken_by(slot, lap, peer))
+		return;
+	if (SHMK_P_KIND(p) == SHMK_KIND_BLOCK && block_valid(view, SHMK_P_ARG(p))) {
+		if (is_inline) {
+			block = SHMK_P_ARG(p);
+			gen = SHMK_BLOCK_GEN(READ_ONCE(view->blocks[block].word));
+			WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_REDO, block, gen));
+			barrier();
+		}
+		if (SHMK_P_ARG(p) == block)
+			settle_redo_there(view, rv, slot, p, block, gen, settled);
+	} else if (SHMK_P_KIND(p) == SHMK_KIND_INLINE) {
+		settle_redo_there(view, rv, slot, p, block, gen, settled);
+	}
+}
+
+/*
+ * As the living one would have gone on: hand over, REDO. Nobody else touches
+ * the block as long as T names the dead one.
+ */
+static void settle_taken_redo(const struct shmk_view *view, __u32 peer,
+			      const struct shmk_ring_view *rv, struct shmk_entry *entry,
+			      struct shmk_settled *settled)
+{
+	__u64 what = READ_ONCE(entry->what);
+	__u64 pos = SHMK_WHERE_POS(READ_ONCE(entry->where));
+	__u32 block = SHMK_WHAT_BLOCK(what);
+	__u32 gen = SHMK_WHAT_GEN(what);
+	__u32 lap = shmk_lap(rv, pos);
+	struct shmk_slot *slot = shmk_slot_at(rv, pos);
+	__u64 word;
+
+	if (!taken_by(slot, lap, peer) ||
+	    READ_ONCE(slot->p) != SHMK_P(lap, SHMK_KIND_BLOCK, block))
+		return;
+	word = READ_ONCE(view->blocks[block].word);
+	if (shmk_block_held_as(word, gen))
+		cas(&view->blocks[block].word, word, shmk_block_handed(word));
+	WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_REDO, block, gen + 1));
+	barrier();
+	settle_redo(view, peer, rv, entry, settled);
 }
 
 /*
@@ -261,7 +385,7 @@ static void slot_empty(struct shmk_slot *slot, __u64 p, __u32 lap)
  */
 static void settle_taken(const struct shmk_view *view, __u32 peer,
 			 const struct shmk_ring_view *rv,
-			 const struct shmk_entry *entry,
+			 struct shmk_entry *entry,
 			 struct shmk_settled *settled)
 {
 	__u64 what = READ_ONCE(entry->what);
@@ -274,6 +398,10 @@ static void settle_taken(const struct shmk_view *view, __u32 peer,
 
 	if (!block_valid(view, block))
 		return;
+	if (rv->slots && redelivers(rv)) {
+		settle_taken_redo(view, peer, rv, entry, settled);
+		return;
+	}
 	word = READ_ONCE(view->blocks[block].word);
 	if (shmk_block_held_as(word, gen))
 		cas(&view->blocks[block].word, word, shmk_block_handed(word));
@@ -322,6 +450,8 @@ static void settle_taking(const struct shmk_view *view, __u32 peer,
 		settle_taken(view, peer, rv, entry, settled);
 		return;
 	case SHMK_KIND_INLINE:
+		if (redelivers(rv) && give_back(rv, slot, lap, settled))
+			return;
 		settled->messages++;
 		break;
 	case SHMK_KIND_SKIP:
@@ -376,6 +506,29 @@ static void settle_sending(const struct shmk_view *view,
 		    SHMK_WHAT_OP(what) == SHMK_OP_PASSING, settled);
 }
 
+/*
+ * Was a message that the dead one held unacknowledged published elsewhere? Then
+ * its block is marked, as by a hand-over, for the REDO entry to see. Who is
+ * taking it there writes the same word, or has written a later one.
+ */
+static void settle_resending(const struct shmk_view *view,
+			     const struct shmk_ring_view *rv,
+			     const struct shmk_entry *entry)
+{
+	__u64 what = READ_ONCE(entry->what);
+	__u64 pos = SHMK_WHERE_POS(READ_ONCE(entry->where));
+	__u32 block = SHMK_WHAT_BLOCK(what);
+	__u64 word;
+
+	if (!block_valid(view, block) || !rv->slots ||
+	    READ_ONCE(shmk_slot_at(rv, pos)->p) !=
+	    SHMK_P(shmk_lap(rv, pos), SHMK_KIND_BLOCK, block))
+		return;
+	word = READ_ONCE(view->blocks[block].word);
+	if (shmk_block_held_as(word, SHMK_WHAT_GEN(what)))
+		cas(&view->blocks[block].word, word, shmk_block_handed(word));
+}
+
 static void settle_claiming(__u32 peer, const struct shmk_ring_view *rv,
 			    const struct shmk_entry *entry)
 {
@@ -418,29 +571,26 @@ void shmk_settle_queue(const struct shmk_view *view,
 	}
 }
 
-static bool message_at(const struct shmk_slot *slot, __u64 p)
-{
-	__u64 t = READ_ONCE(slot->t);
-
-	return !((t & SHMK_TAKEN) && (__s32)(SHMK_P_LAP(t) - SHMK_P_LAP(p)) >= 0);
-}
-
+/*
+ * A lap, if the head is where it should be. Where taken messages stay, it may be
+ * a lap behind the first of them, and what is free lie a lap behind that.
+ */
 static bool recv_ready(const struct shmk_ring_view *rv)
 {
+	__u32 i, most = (redelivers(rv) ? 3U : 1U) << rv->capacity_shift;
 	__u64 pos = READ_ONCE(rv->ring->head);
 	struct shmk_slot *slot;
-	__u32 i;
 	__s32 ahead;
 	__u64 p;
 
-	for (i = 0; i <= 1U << rv->capacity_shift; i++, pos++) {
+	for (i = 0; i <= most; i++, pos++) {
 		slot = shmk_slot_at(rv, pos);
 		p = smp_load_acquire(&slot->p);
 		ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));
 		if (ahead < 0 || (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY))
 			return false;
 		if (ahead == 0 && SHMK_P_KIND(p) != SHMK_KIND_CLAIMED &&
-		    message_at(slot, p))
+		    !shmk_taken(READ_ONCE(slot->t), SHMK_P_LAP(p)))
 			return true;
 	}
 	return false;
@@ -697,7 +847,8 @@ void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
 static bool names_queue(__u32 op)
 {
 	return (op >= SHMK_OP_SENDING && op <= SHMK_OP_CLAIMING) ||
-	       op == SHMK_OP_WAITING || op == SHMK_OP_PASSING || op == SHMK_OP_COPIED;
+	       op == SHMK_OP_WAITING || op == SHMK_OP_PASSING || op == SHMK_OP_COPIED ||
+	       op == SHMK_OP_RESENDING;
 }
 
 int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
@@ -712,7 +863,9 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 	if (op == SHMK_OP_NONE)
 		return bell;
 	settled->entries++;
-	if (op == SHMK_OP_SPAN)
+	if (op == SHMK_OP_REDO)
+		settled->held_back++;
+	if (op == SHMK_OP_SPAN || op == SHMK_OP_REDO)
 		return bell;
 	if (names_queue(op) && id < view->nr_queues) {
 		view->queue(view, id, &rv);
@@ -740,6 +893,9 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 	case SHMK_OP_CLAIMING:
 		settle_claiming(peer, &rv, entry);
 		break;
+	case SHMK_OP_RESENDING:
+		settle_resending(view, &rv, entry);
+		break;
 	case SHMK_OP_GATHER:
 		settle_gather(view, peer, entry);
 		break;
@@ -752,4 +908,23 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 	if (SHMK_WHAT_OP(READ_ONCE(entry->what)) != SHMK_OP_SPAN)
 		WRITE_ONCE(entry->what, SHMK_OP_NONE);
 	return bell;
+}
+
+/* One of a queue that the dead one did not have open is held, as far as it goes. */
+int shmk_settle_redo(const struct shmk_view *view, __u32 peer,
+		     struct shmk_entry *entry, struct shmk_settled *settled)
+{
+	__u32 id = SHMK_WHERE_QUEUE(READ_ONCE(entry->where));
+	struct shmk_ring_view rv = { .slots = NULL };
+
+	if (SHMK_WHAT_OP(READ_ONCE(entry->what)) != SHMK_OP_REDO)
+		return SHMK_SETTLE_NO_BELL;
+	if (id < view->nr_queues)
+		view->queue(view, id, &rv);
+	if (rv.slots)
+		settle_redo(view, peer, &rv, entry, settled);
+	else
+		settle_held(view, entry, settled);
+	WRITE_ONCE(entry->what, SHMK_OP_NONE);
+	return rv.slots ? (int)id : SHMK_SETTLE_NO_BELL;
 }

@@ -26,6 +26,7 @@ struct shmk_ring_view {
 	__u32			capacity_shift;
 	__u32			slot_bytes;
 	__u32			flags;		/* SHMK_QUEUE_F_* */
+	__u32			max_tries;
 };
 
 /* Where everything of a pool is, as trusted geometry. */
@@ -49,16 +50,18 @@ struct shmk_settled {
 	__u64	bytes;
 	__u64	messages;	/* taken by the dead, never passed on */
 	__u64	entries;	/* that were not NONE */
+	__u64	redelivered;	/* messages that others may take again */
+	__u64	held_back;	/* REDO entries that were left for the second pass */
 };
 
 /* The queue whose both sides must be rung after an entry was settled. */
 #define SHMK_SETTLE_NO_BELL	(-1)
 
 /**
- * shmk_settle_entry() - settle one entry of a dead peer, SPAN entries excepted
+ * shmk_settle_entry() - settle one entry of a dead peer, REDO and SPAN entries excepted
  * @view: the pool
  * @peer: the dead one's id
- * @entry: in its ledger; NONE on return. May be rewritten on the way
+ * @entry: in its ledger; NONE on return, unless excepted. May be rewritten on the way
  * @settled: added to
  *
  * May run twice, or run again after the settler itself died anywhere within;
@@ -68,6 +71,17 @@ struct shmk_settled {
  */
 int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 		      struct shmk_entry *entry, struct shmk_settled *settled);
+
+/**
+ * shmk_settle_redo() - settle one REDO entry of a dead peer; others are left alone
+ *
+ * To be called for every entry once shmk_settle_entry() was, if it held any back:
+ * only then are the blocks of messages that the dead one had sent on marked.
+ *
+ * Return: as shmk_settle_entry().
+ */
+int shmk_settle_redo(const struct shmk_view *view, __u32 peer,
+		     struct shmk_entry *entry, struct shmk_settled *settled);
 
 /**
  * shmk_settle_span() - settle one SPAN entry of a dead peer; others are left alone
@@ -100,7 +114,7 @@ void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
  * shmk_ring_ready() - is there something to do for a side of a queue?
  *
  * SHMK_SIDE_RECV: a message that nobody has taken. SHMK_SIDE_SEND: room.
- * Looks at no more than two laps of the ring. A topic's sides are asked by
+ * Looks at no more than three laps of the ring. A topic's sides are asked by
  * shmk_topic_ready() and shmk_topic_room().
  */
 bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side);
@@ -214,6 +228,17 @@ static inline struct shmk_slot *shmk_slot_at(const struct shmk_ring_view *rv, __
 static inline __u32 shmk_lap(const struct shmk_ring_view *rv, __u64 pos)
 {
 	return (__u32)(pos >> rv->capacity_shift);
+}
+
+/*
+ * By this lap or, if P was read long ago, a later one: T must never go back, or
+ * a message is taken twice. Peer 0 had it and gave it back.
+ */
+static inline bool shmk_taken(__u64 t, __u32 lap)
+{
+	__s32 ahead = (__s32)(SHMK_P_LAP(t) - lap);
+
+	return (t & SHMK_TAKEN) && (ahead > 0 || (ahead == 0 && SHMK_T_PEER(t)));
 }
 
 /* Positions are modulo capacity << 32. */

@@ -49,6 +49,7 @@ POOL_ATTR(deaths, "%llu", READ_ONCE(pool->status->deaths));
 POOL_ATTR(reclaimed_blocks, "%llu", READ_ONCE(pool->status->reclaimed_blocks));
 POOL_ATTR(reclaimed_bytes, "%llu", READ_ONCE(pool->status->reclaimed_bytes));
 POOL_ATTR(lost_messages, "%llu", READ_ONCE(pool->status->lost_messages));
+POOL_ATTR(redelivered, "%llu", READ_ONCE(pool->status->redelivered));
 
 static ssize_t blocks_used_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
@@ -88,6 +89,7 @@ static struct attribute *pool_attrs[] = {
 	&reclaimed_blocks_attr.attr,
 	&reclaimed_bytes_attr.attr,
 	&lost_messages_attr.attr,
+	&redelivered_attr.attr,
 	NULL
 };
 ATTRIBUTE_GROUPS(pool);

@@ -31,8 +31,6 @@
  */
 int shmk_topic_check(const struct shmk_queue_create *args)
 {
-	if (args->reserved)
-		return -EINVAL;
 	if (!(args->flags & SHMK_QUEUE_F_TOPIC))
 		return args->nr_readers || args->nr_holds || args->depth || args->msg_bytes ||
 		       args->nr_elements || args->block || args->block_gen ? -EINVAL : 0;
@@ -72,7 +70,10 @@ int shmk_topic_reserve_locked(struct shmk_pool *pool, u32 id,
 			return -ENOSPC;
 		bitmap_set(pool->row_ids, first, args->nr_readers);
 	}
-	qs->depth = args->depth;
+	if (args->flags & SHMK_QUEUE_F_TOPIC)
+		qs->depth = args->depth;
+	else
+		qs->max_tries = args->max_tries;
 	qs->block = args->block;
 	qs->block_gen = args->block_gen;
 	qs->msg_bytes = args->msg_bytes;

@@ -902,6 +902,8 @@ int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 		return ret;
 	msg->shmk = s;
 	msg->from = SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0);
+	msg->queue = NULL;
+	msg->redelivered = 0;
 	msg->kind = SHMK_KIND_BLOCK;
 	msg->len = len;
 	msg->room = shmk_block_room(&s->view, msg->block);
@@ -913,7 +915,9 @@ void shmk_free(struct shmk_msg *msg)
 {
 	bool locked;
 
-	if (msg->data && msg->kind == SHMK_KIND_BLOCK) {
+	if (msg->data && msg->queue) {
+		message_ack(msg);
+	} else if (msg->data && msg->kind == SHMK_KIND_BLOCK) {
 		locked = lock(&msg->shmk->lock);
 		block_free_locked(msg->shmk, msg->block, msg->gen, msg->entry);
 		unlock(&msg->shmk->lock, locked);

@@ -26,6 +26,9 @@ struct walk {
 	struct shmk	*s;
 	uint8_t		*refs;		/* holders of each block, saturating */
 	uint8_t		*children;	/* of each inner block: 4 bits left, 4 bits right */
+	const struct shmk_ledger *ledger;	/* that is walked */
+	uint32_t	high;			/* its entries */
+	bool		resends;		/* some of them are RESENDING */
 	uint16_t	*named;		/* by span: the last peer whose ledger names it, or 0 */
 	char		*report;
 	size_t		len;
@@ -84,12 +87,35 @@ static bool slot_of(struct walk *w, __u64 where, struct shmk_slot **slot, uint32
 	return true;
 }
 
+static bool published(struct walk *w, __u64 where, uint32_t block)
+{
+	struct shmk_slot *slot;
+	uint32_t lap;
+
+	return slot_of(w, where, &slot, &lap) &&
+	       READ_ONCE(slot->p) == SHMK_P(lap, SHMK_KIND_BLOCK, block);
+}
+
+/*
+ * One who is stopped when he has published a message elsewhere, and not yet emptied
+ * the slot where he held it: the new slot has it.
+ */
+static bool resent(struct walk *w, uint32_t block, uint32_t gen)
+{
+	const struct shmk_entry *e;
+
+	for (e = w->ledger->entry; w->resends && e < w->ledger->entry + w->high; e++)
+		if (READ_ONCE(e->what) == SHMK_WHAT(SHMK_OP_RESENDING, block, gen) &&
+		    published(w, READ_ONCE(e->where), block))
+			return true;
+	return false;
+}
+
 /* Does this entry hold its block, as far as the block knows? */
 static bool entry_holds(struct walk *w, __u64 what, __u64 where, uint32_t block)
 {
 	__u64 word = READ_ONCE(w->s->view.blocks[block].word);
-	uint32_t gen = SHMK_WHAT_GEN(what), lap;
-	struct shmk_slot *slot;
+	uint32_t gen = SHMK_WHAT_GEN(what);
 
 	if (!shmk_block_held(word))
 		return false;
@@ -101,9 +127,9 @@ static bool entry_holds(struct walk *w, __u64 what, __u64 where, uint32_t block)
 		return SHMK_BLOCK_GEN(word) == gen || SHMK_BLOCK_GEN(word) == gen + 1;
 	case SHMK_OP_SENDING:
 	case SHMK_OP_PASSING:
-		return SHMK_BLOCK_GEN(word) == gen &&
-		       !(slot_of(w, where, &slot, &lap) &&
-			 READ_ONCE(slot->p) == SHMK_P(lap, SHMK_KIND_BLOCK, block));
+		return SHMK_BLOCK_GEN(word) == gen && !published(w, where, block);
+	case SHMK_OP_REDO:
+		return SHMK_BLOCK_GEN(word) == gen && !resent(w, block, gen);
 	default:
 		return false;
 	}
@@ -118,7 +144,7 @@ static bool holds_the_future(struct walk *w, __u64 what, uint32_t block)
 	__u64 word = READ_ONCE(w->s->view.blocks[block].word);
 	uint32_t op = SHMK_WHAT_OP(what);
 
-	return (op == SHMK_OP_HELD || op == SHMK_OP_GOT) &&
+	return (op == SHMK_OP_HELD || op == SHMK_OP_GOT || op == SHMK_OP_REDO) &&
 	       (int32_t)(SHMK_WHAT_GEN(what) - SHMK_BLOCK_GEN(word)) > 0;
 }
 
@@ -126,12 +152,13 @@ static void walk_taking(struct walk *w, uint32_t peer, __u64 where)
 {
 	struct shmk_slot *slot;
 	uint32_t lap;
-	__u64 p;
+	__u64 p, t;
 
 	if (!slot_of(w, where, &slot, &lap))
 		return;
 	p = READ_ONCE(slot->p);
-	if (READ_ONCE(slot->t) == SHMK_T(lap, peer) && SHMK_P_LAP(p) == lap &&
+	t = READ_ONCE(slot->t);
+	if (t == SHMK_T_TRIED(lap, peer, SHMK_T_TRIES(t)) && SHMK_P_LAP(p) == lap &&
 	    SHMK_P_KIND(p) == SHMK_KIND_BLOCK && SHMK_P_ARG(p) < nr_blocks(w))
 		ref(w, SHMK_P_ARG(p));
 }
@@ -146,13 +173,14 @@ static void walk_entry(struct walk *w, uint32_t peer, uint32_t i, const struct s
 			w->named[block] = w->named[block] ? UINT16_MAX : (uint16_t)peer;
 	} else if (op == SHMK_OP_HOLDING) {
 		/* Of a topic's element, not a block: see walk_holds(). */
-	} else if (op > SHMK_OP_HOLDING) {
+	} else if (op > SHMK_OP_RESENDING) {
 		violation(w, "peer %u entry %u: no such operation %u (what %#llx)", peer, i, op,
 			  (unsigned long long)what);
-	} else if (op == SHMK_OP_TAKING) {
+	} else if (op == SHMK_OP_TAKING ||
+		   what == SHMK_WHAT(SHMK_OP_REDO, SHMK_NO_BLOCK, 0)) {
 		walk_taking(w, peer, where);
 	} else if (op == SHMK_OP_HELD || op == SHMK_OP_GOT || op == SHMK_OP_SENDING ||
-		   op == SHMK_OP_PASSING || op == SHMK_OP_TAKEN) {
+		   op == SHMK_OP_PASSING || op == SHMK_OP_TAKEN || op == SHMK_OP_REDO) {
 		if (block >= nr_blocks(w))
 			violation(w, "peer %u entry %u: block %u is outside the pool", peer, i,
 				  block);
@@ -183,6 +211,12 @@ static void walk_ledgers(struct walk *w)
 				  most);
 			continue;
 		}
+		w->ledger = ledger;
+		w->high = high;
+		w->resends = false;
+		for (i = 0; i < high; i++)
+			w->resends |= SHMK_WHAT_OP(READ_ONCE(ledger->entry[i].what)) ==
+				      SHMK_OP_RESENDING;
 		for (i = 0; i < high; i++)
 			walk_entry(w, id, i, &ledger->entry[i]);
 	}
@@ -194,7 +228,7 @@ static void walk_slot(struct walk *w, uint32_t id, uint32_t i, const struct shmk
 {
 	__u64 t = READ_ONCE(slot->t), p = READ_ONCE(slot->p);
 	uint32_t kind = SHMK_P_KIND(p), arg = SHMK_P_ARG(p);
-	bool taken = (t & SHMK_TAKEN) && SHMK_P_LAP(t) == SHMK_P_LAP(p);
+	bool taken = (t & SHMK_TAKEN) && SHMK_P_LAP(t) == SHMK_P_LAP(p) && SHMK_T_PEER(t);
 
 	if (kind > SHMK_KIND_SKIP)
 		violation(w, "queue %u slot %u: no such kind %u (P %#llx)", id, i, kind,

@@ -106,6 +106,7 @@ struct shmk {
 	struct shmk_queue	*queues;	/* open ones; under lock */
 	struct shmk_poller	*pollers;	/* under lock */
 	struct shmk_topic	*topics;	/* likewise */
+	struct shmk_queue	*closing;	/* closed, but messages of theirs are held; under lock */
 };
 
 struct side_fd {
@@ -136,6 +137,8 @@ struct shmk_queue {
 	uint64_t		nr[2];		/* messages received, sent by this handle */
 	uint64_t		nr_sleeps;
 	uint64_t		nr_bells;
+	uint32_t		nr_held;	/* F_REDELIVER: messages not acknowledged yet; atomic */
+	bool			closing;	/* closed but for those; under shmk->lock */
 	struct shmk_queue	*next;
 	/* topic.c, which has its own idea of what a side waits for; else NULL */
 	bool			(*ready)(struct shmk_queue *q, uint32_t side);
@@ -203,6 +206,12 @@ static inline void *block_data(struct shmk *s, uint32_t block)
 {
 	return s->data + ((size_t)block << s->view.unit_shift);
 }
+
+/* queue.c */
+/* Of a message that stayed in its slot: empties it, frees the block. */
+void message_ack(struct shmk_msg *msg);
+/* The end of the attachment: all handles go. */
+void queues_close(struct shmk *s);
 
 /* wait.c */
 int wait_init(struct shmk *s);		/* sets all that is wait.c's in struct shmk */

@@ -589,8 +589,12 @@ static void settle_ledger(struct shmk *s, uint32_t id, struct shmk_ledger *ledge
 	struct local *l = local_of(s);
 	uint32_t nr = entries_bound(ledger, peer_at(l, id)->nr_entries);
 
+	struct shmk_settled *settled = &l->extra->peer[id].settled;
+
 	for (uint32_t i = 0; i < nr; i++)
-		shmk_settle_entry(&s->view, id, &ledger->entry[i], &l->extra->peer[id].settled);
+		shmk_settle_entry(&s->view, id, &ledger->entry[i], settled);
+	for (uint32_t i = 0; i < nr && settled->held_back; i++)
+		shmk_settle_redo(&s->view, id, &ledger->entry[i], settled);
 	for (uint32_t i = 0; i < nr; i++)
 		shmk_settle_span(&s->view, id, &ledger->entry[i]);
 }
@@ -636,6 +640,7 @@ static void free_id(struct local *l, uint32_t id)
 		.blocks = more->settled.blocks,
 		.bytes = more->settled.bytes,
 		.messages = more->settled.messages,
+		.redelivered = more->settled.redelivered,
 	};
 
 	memcpy(event.comm, more->comm, sizeof(event.comm));
@@ -645,6 +650,7 @@ static void free_id(struct local *l, uint32_t id)
 	set64(l, &st->reclaimed_blocks, st->reclaimed_blocks + event.blocks);
 	set64(l, &st->reclaimed_bytes, st->reclaimed_bytes + event.bytes);
 	set64(l, &st->lost_messages, st->lost_messages + event.messages);
+	set64(l, &st->redelivered, st->redelivered + event.redelivered);
 	if (clean)
 		set64(l, &st->detaches, st->detaches + 1);
 	else
@@ -1096,8 +1102,6 @@ static int rows_place(const struct local *l, uint32_t nr_rows, uint64_t *place)
 /* As shmk_topic_check() of the module. */
 static int topic_args(const struct shmk_queue_create *arg)
 {
-	if (arg->reserved)
-		return -EINVAL;
 	if (!(arg->flags & SHMK_QUEUE_F_TOPIC))
 		return arg->nr_readers || arg->nr_holds || arg->depth || arg->msg_bytes ||
 		       arg->nr_elements || arg->block || arg->block_gen ? -EINVAL : 0;
@@ -1116,6 +1120,9 @@ static int topic_args(const struct shmk_queue_create *arg)
 static int queue_args(const struct shmk_queue_create *arg)
 {
 	if (arg->flags & ~SHMK_QUEUE_F_ALL)
+		return -EINVAL;
+	if (arg->max_tries > SHMK_TRIES_MAX ||
+	    (arg->max_tries && !(arg->flags & SHMK_QUEUE_F_REDELIVER)))
 		return -EINVAL;
 	if (!memchr(arg->name, 0, sizeof(arg->name)) || !name_valid(arg->name))
 		return -EINVAL;
@@ -1168,7 +1175,10 @@ static int topic_block_check(struct shmk *s, const struct shmk_queue_create *arg
 static void topic_fill(struct local *l, struct shmk_queue_status *q,
 		       const struct shmk_queue_create *arg, uint64_t row)
 {
-	q->depth = arg->depth;
+	if (arg->flags & SHMK_QUEUE_F_TOPIC)
+		q->depth = arg->depth;
+	else
+		q->max_tries = arg->max_tries;
 	q->block = arg->block;
 	q->block_gen = arg->flags & SHMK_QUEUE_F_TOPIC ? arg->block_gen + 1 : 0;
 	q->msg_bytes = arg->msg_bytes;
@@ -1484,6 +1494,7 @@ static int info_fill(struct shmk *s, struct shmk_pool_info *info)
 		.reclaimed_blocks = st->reclaimed_blocks,
 		.reclaimed_bytes = st->reclaimed_bytes,
 		.lost_messages = st->lost_messages,
+		.redelivered = st->redelivered,
 		.created_ns = st->created_ns,
 	};
 	memcpy(info->name, st->name, sizeof(info->name));

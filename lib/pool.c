@@ -146,6 +146,7 @@ static void stat_from_info(const struct shmk_backend *backend,
 		.reclaimed_blocks = info->reclaimed_blocks,
 		.reclaimed_bytes = info->reclaimed_bytes,
 		.lost_messages = info->lost_messages,
+		.redelivered = info->redelivered,
 		.age_ns = now_ns() - info->created_ns,
 	};
 	memcpy(stat->name, info->name, sizeof(stat->name));
@@ -248,6 +249,7 @@ static void view_queue(const struct shmk_view *view, __u32 id, struct shmk_ring_
 	rv->capacity_shift = __builtin_ctz(READ_ONCE(q->capacity));
 	rv->slot_bytes = READ_ONCE(q->slot_bytes);
 	rv->flags = SHMK_QUEUE_FLAGS(READ_ONCE(q->word));
+	rv->max_tries = READ_ONCE(q->max_tries);
 	rv->slots = (void *)(rv->ring + 1);
 }
 
@@ -414,18 +416,17 @@ int shmk_attach(const char *uri, const struct shmk_attach_opts *opts, struct shm
  * writes nothing that is shared, and takes no lock, which one of the parent's
  * threads may have held at the fork.
  */
-static void queues_forget(struct shmk *s)
+static void queues_forget(struct shmk_queue **list)
 {
 	struct shmk_queue *q;
 
-	while ((q = s->queues)) {
-		s->queues = q->next;
+	while ((q = *list)) {
+		*list = q->next;
 		for (int side = 0; side < 2; side++)
 			if (q->side[side].fd >= 0)
 				close(q->side[side].fd);
 		free(q);
 	}
-	topics_forget(s);
 }
 
 void shmk_detach(struct shmk *s)
@@ -437,12 +438,15 @@ void shmk_detach(struct shmk *s)
 		return;
 	forget = s->pid != getpid();
 	pollers_exit(s);
-	if (forget)
-		queues_forget(s);
-	while (s->topics)
-		shmk_topic_close(s->topics);
-	while (s->queues)
-		shmk_queue_close(s->queues);
+	if (!forget)
+		while (s->topics)
+			shmk_topic_close(s->topics);
+	if (forget) {
+		queues_forget(&s->queues);
+		queues_forget(&s->closing);
+		topics_forget(s);
+	}
+	queues_close(s);
 	s->backend->events_close(s, s->events);
 	wait_exit(s);
 	heap_exit(s);

@@ -33,6 +33,21 @@
  *     copy, L = COPIED(q, pos)     ours: P emptied, counted as lost
  *     P = (lap + 1, EMPTY)         counted as lost
  *     L = NONE                     received
+ *   where unacknowledged messages stay (F_REDELIVER), from T on
+ *     L = TAKEN; b: -> USED(g + 1) given back: T = (lap, nobody, tries + 1)
+ *     L = REDO(b, g + 1; q, pos)   the same; without b: an inline one was copied out
+ *     P = (lap + 1, EMPTY)         acknowledged: the settler frees b
+ *     bell, b: -> FREE(g + 2)      L still names q
+ *     L = NONE                     done
+ *   sending such a one on: A = REDO(b, g; q, pos), of an inline one first
+ *     C = SENDING(c, g; q, pos)    c is a copy; freed, A given back
+ *     P = (lap, c)                 A given back, as a block
+ *     A = REDO(c, g; q, pos), C = NONE
+ *   then
+ *     B = RESENDING(b, g; q2, p2)  A given back
+ *     P2: (lap2, EMPTY) -> (lap2, b)  published: B marks b first, so A only empties P
+ *     P = (lap + 1, EMPTY), bell   published; A still names q
+ *     A = NONE, bell, B = NONE     B still names q2
  *
  * Somebody who is stopped, not dead: anywhere in sending a block, nobody is
  * delayed. Between CLAIMED and INLINE, receivers take what lies behind and come
@@ -44,6 +59,8 @@
  *       receiver: payload, block word and length.
  *   Q2  release store of P by the receiver, acquire load of P by the sender:
  *       the slot's inline bytes are not read any more, the hand-over is visible.
+ *   Q4  CAS of T by the settler who gives a message back, acquire load of T by the
+ *       receiver: what the dead one did to block word and payload.
  *   Q3  full fence between a store of P and the load of waiters: in wait_wake(),
  *       or the CAS itself.
  */
@@ -51,6 +68,11 @@
 #include <stdlib.h>
 
 #include "internal.h"
+
+static inline bool redelivers(const struct shmk_queue *q)
+{
+	return q->flags & SHMK_QUEUE_F_REDELIVER;
+}
 
 /* ---------------------------------------------------------- the roles -- */
 
@@ -235,6 +257,15 @@ static inline void published(struct shmk_queue *q, struct look *l)
 
 /* ------------------------------------------------------------- sending -- */
 
+/* Of a reference it is not the payload's. */
+static inline void len_write(const struct shmk_msg *msg)
+{
+	struct shmk_block *block = &msg->shmk->view.blocks[msg->block];
+
+	if (likely(SHMK_BLOCK_STATE(READ_ONCE(block->word)) == SHMK_BLOCK_USED))
+		WRITE_ONCE(block->len, msg->len);
+}
+
 /*
  * Puts a block into the ring; @msg->entry goes from HELD (GOT) to SENDING
  * (PASSING) and is left there, so that it names the queue until the bell has been
@@ -247,10 +278,7 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 	struct look l;
 	int ret;
 
-	/* Of a reference it is not the payload's. */
-	if (likely(SHMK_BLOCK_STATE(READ_ONCE(s->view.blocks[msg->block].word)) ==
-		   SHMK_BLOCK_USED))
-		WRITE_ONCE(s->view.blocks[msg->block].len, msg->len);
+	len_write(msg);
 	look_begin(q, &l, &q->rv.ring->tail);
 	for (;;) {
 		ret = look_for_room(q, &l);
@@ -267,6 +295,66 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 			break;
 	}
 	published(q, &l);
+	return 0;
+}
+
+static void held_resent(struct shmk_msg *msg);
+
+/*
+ * An inline message that is held in its slot becomes a block there, so that one word
+ * can tell whether it was sent on.
+ */
+static int held_to_block(struct shmk_msg *msg)
+{
+	struct shmk_queue *q = msg->queue;
+	struct shmk *s = q->shmk;
+	struct shmk_msg block;
+	struct look l = { .pos = SHMK_WHERE_POS(msg->from) };
+	int ret = shmk_alloc(s, msg->len, 0, &block);
+
+	if (ret)
+		return ret;
+	memcpy(block.data, msg->data, msg->len);
+	WRITE_ONCE(s->view.blocks[block.block].len, msg->len);
+	entry_set(s, block.entry, SHMK_WHAT(SHMK_OP_SENDING, block.block, block.gen), msg->from);
+	look_at(q, &l);
+	smp_store_release(&l.slot->p, SHMK_P(l.lap, SHMK_KIND_BLOCK, block.block));	/* Q1 */
+	entry_what(s, msg->entry, SHMK_WHAT(SHMK_OP_REDO, block.block, block.gen));
+	entry_put(s, block.entry);
+	msg->data = block.data;
+	msg->room = block.room;
+	msg->block = block.block;
+	msg->gen = block.gen;
+	msg->kind = SHMK_KIND_BLOCK;
+	return 0;
+}
+
+/*
+ * Sends on what is held in a slot. @entry is one more: REDO keeps the old place
+ * until the new one is published.
+ */
+static int put_held(struct shmk_queue *q, struct shmk_msg *msg, uint32_t entry)
+{
+	struct shmk *s = q->shmk;
+	struct look l;
+	int ret;
+
+	if (msg->kind == SHMK_KIND_INLINE) {
+		ret = held_to_block(msg);
+		if (ret)
+			return ret;
+	}
+	len_write(msg);
+	look_begin(q, &l, &q->rv.ring->tail);
+	do {
+		ret = look_for_room(q, &l);
+		if (ret)
+			return ret;
+		entry_set(s, entry, SHMK_WHAT(SHMK_OP_RESENDING, msg->block, msg->gen),
+			  SHMK_WHERE(q->id, l.pos));
+	} while (!publish(q, &l, SHMK_KIND_BLOCK, msg->block));
+	published(q, &l);
+	held_resent(msg);
 	return 0;
 }
 
@@ -300,7 +388,7 @@ static int msg_check(struct shmk_queue *q, const struct shmk_msg *msg)
 {
 	if (!msg->data || msg->shmk != q->shmk || msg->len > msg->room)
 		return -EINVAL;
-	if (msg->kind == SHMK_KIND_INLINE && msg->len > q->inline_max)
+	if (msg->kind == SHMK_KIND_INLINE && msg->len > q->inline_max && !msg->queue)
 		return -EMSGSIZE;
 	return 0;
 }
@@ -310,14 +398,17 @@ static int put_one(struct shmk_queue *q, struct shmk_msg *msg, uint32_t *entry)
 {
 	int ret;
 
-	if (likely(msg->kind == SHMK_KIND_BLOCK)) {
+	if (likely(msg->kind == SHMK_KIND_BLOCK && !msg->queue)) {
 		*entry = msg->entry;
 		return put_block(q, msg);
 	}
 	ret = entry_get(q->shmk, entry);
 	if (ret)
 		return ret;
-	ret = put_inline(q, msg->small, msg->len, *entry);
+	if (msg->queue)
+		ret = put_held(q, msg, *entry);
+	else
+		ret = put_inline(q, msg->small, msg->len, *entry);
 	if (ret)
 		entry_put(q->shmk, *entry);
 	return ret;
@@ -426,6 +517,31 @@ int shmk_send_copy(struct shmk_queue *q, const void *buf, size_t len, int64_t de
 	}
 }
 
+static struct shmk_queue *handle_in(struct shmk_queue *list, uint32_t id)
+{
+	while (list && list->id != id)
+		list = list->next;
+	return list;
+}
+
+/*
+ * The handle by which a message of queue @id is held; NULL if it could be by either
+ * of two, one that was closed and one that was opened after that.
+ */
+static struct shmk_queue *handle_of(struct shmk *s, uint32_t id)
+{
+	bool locked = lock(&s->lock);
+	struct shmk_queue *old = handle_in(s->closing, id), *q = handle_in(s->queues, id);
+
+	unlock(&s->lock, locked);
+	return old && q ? NULL : q ? q : old;
+}
+
+static bool op_holds(uint32_t op)
+{
+	return op == SHMK_OP_HELD || op == SHMK_OP_GOT || op == SHMK_OP_REDO;
+}
+
 /* Fills @msg with the message that this peer holds and whose data begins at @ptr. */
 static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg *msg)
 {
@@ -437,7 +553,7 @@ static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg
 	for (i = 0; i < s->fresh_entry; i++) {
 		__u64 what = READ_ONCE(entry_at(s, i)->what);
 
-		if ((SHMK_WHAT_OP(what) != SHMK_OP_HELD && SHMK_WHAT_OP(what) != SHMK_OP_GOT) ||
+		if (!op_holds(SHMK_WHAT_OP(what)) ||
 		    !shmk_block_root(&s->view, SHMK_WHAT_BLOCK(what), &root) || root != block)
 			continue;
 		msg->data = block_data(s, block);
@@ -449,6 +565,13 @@ static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg
 		msg->entry = i;
 		msg->kind = SHMK_KIND_BLOCK;
 		msg->from = READ_ONCE(entry_at(s, i)->where);
+		msg->redelivered = 0;
+		msg->queue = NULL;
+		if (SHMK_WHAT_OP(what) == SHMK_OP_REDO) {
+			msg->queue = handle_of(s, SHMK_WHERE_QUEUE(msg->from));
+			if (!msg->queue)
+				return -EFAULT;
+		}
 		return len <= msg->room ? 0 : -EFAULT;
 	}
 	return -EFAULT;
@@ -513,15 +636,6 @@ int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 
 /* ----------------------------------------------------------- receiving -- */
 
-/*
- * By this lap or, if P was read long ago, a later one: T must never go back, or
- * a message is taken twice.
- */
-static bool slot_taken(const struct look *l, __u64 t)
-{
-	return (t & SHMK_TAKEN) && (__s32)(SHMK_P_LAP(t) - l->lap) >= 0;
-}
-
 static bool block_valid(struct shmk *s, uint32_t block)
 {
 	return block >> SHMK_SPAN_UNITS_SHIFT < s->view.nr_spans;
@@ -555,7 +669,7 @@ static bool hole_filled(struct shmk_queue *q, __u64 pos, const struct look *l)
 		p = smp_load_acquire(&h.slot->p);
 		if (SHMK_P_LAP(p) == h.lap && SHMK_P_KIND(p) != SHMK_KIND_EMPTY &&
 		    SHMK_P_KIND(p) != SHMK_KIND_CLAIMED &&
-		    !slot_taken(&h, READ_ONCE(h.slot->t)))
+		    !shmk_taken(READ_ONCE(h.slot->t), h.lap))
 			return true;
 	}
 	return false;
@@ -563,25 +677,25 @@ static bool hole_filled(struct shmk_queue *q, __u64 pos, const struct look *l)
 
 /*
  * Finds the first message that nobody has taken and takes it: T names us, the
- * entry says TAKING. *p is what it was. Looks past what is CLAIMED. The head
- * goes up to the first slot that is not done with.
+ * entry says TAKING. *p is what it was. Looks past what is CLAIMED, or held where
+ * messages stay. The head goes up to the first slot that is not done with.
  */
 static int take(struct shmk_queue *q, uint32_t entry, size_t room, struct look *l, __u64 *p)
 {
 	struct shmk *s = q->shmk;
-	bool single = q->flags & SHMK_QUEUE_F_SC, hole;
+	bool single = q->flags & SHMK_QUEUE_F_SC, hole, stay;
 	__u64 *head = &q->rv.ring->head;
-	__u64 t, done;
+	__u64 t, won, done;
 	int ret = -EUCLEAN;
 
 	look_begin(q, l, head);
 again:
 	done = l->pos;
-	hole = false;
+	hole = stay = false;
 	do {
 		__s32 ahead;
 
-		if (!hole)
+		if (!stay)
 			done = l->pos;
 		*p = smp_load_acquire(&l->slot->p);		/* Q1 */
 		ahead = look_ahead(l, *p);
@@ -590,17 +704,19 @@ again:
 			break;
 		}
 		if (ahead > 0) {
-			if (!hole)
+			if (!stay)
 				look_skip(q, l, ahead);
 			continue;
 		}
 		if (SHMK_P_KIND(*p) == SHMK_KIND_CLAIMED) {
-			hole = true;
+			hole = stay = true;
 			continue;
 		}
-		t = READ_ONCE(l->slot->t);
-		if (slot_taken(l, t))
+		t = smp_load_acquire(&l->slot->t);		/* Q4 */
+		if (shmk_taken(t, l->lap)) {
+			stay |= redelivers(q);
 			continue;
+		}
 		if (hole && hole_filled(q, done, l)) {
 			look_from(q, l, done);
 			goto again;
@@ -613,13 +729,16 @@ again:
 			break;
 		}
 		entry_set(s, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
+		won = SHMK_T_TRIED(l->lap, s->self,
+				   SHMK_P_LAP(t) == l->lap ? SHMK_T_TRIES(t) : 0);
 		if (single) {
-			WRITE_ONCE(l->slot->t, SHMK_T(l->lap, s->self));
+			WRITE_ONCE(l->slot->t, won);
 			barrier();
-		} else if (!cas(&l->slot->t, t, SHMK_T(l->lap, s->self))) {
+		} else if (!cas(&l->slot->t, t, won)) {
+			stay |= redelivers(q);
 			continue;
 		}
-		if (!hole)
+		if (!stay && !redelivers(q))
 			done = shmk_pos_next(&q->rv, l->pos);
 		ret = 0;
 		break;
@@ -643,6 +762,15 @@ static int take_garbage(struct look *l)
 	return -EUCLEAN;
 }
 
+/* The message stays where it is, and the entry says that it is ours, until message_ack(). */
+static void take_held(struct shmk_queue *q, struct look *l, struct shmk_msg *msg, __u64 what)
+{
+	entry_what(q->shmk, msg->entry, what);
+	__atomic_fetch_add(&q->nr_held, 1, __ATOMIC_RELAXED);
+	msg->queue = q;
+	msg->redelivered = SHMK_T_TRIES(READ_ONCE(l->slot->t));
+}
+
 /* Hand-over of a block, in the order of the table above. */
 static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk_msg *msg)
 {
@@ -659,7 +787,10 @@ static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk
 	msg->gen = SHMK_BLOCK_GEN(word) + 1;
 	entry_what(s, msg->entry, SHMK_WHAT(SHMK_OP_TAKEN, block, SHMK_BLOCK_GEN(word)));
 	WRITE_ONCE(s->view.blocks[block].word, shmk_block_handed(word));
-	slot_empty(l);
+	if (redelivers(q))
+		take_held(q, l, msg, SHMK_WHAT(SHMK_OP_REDO, block, msg->gen));
+	else
+		slot_empty(l);
 	msg->block = block;
 	msg->kind = SHMK_KIND_BLOCK;
 	msg->from = SHMK_WHERE(q->id, l->pos);
@@ -676,9 +807,14 @@ static int take_inline(struct shmk_queue *q, struct look *l, __u64 p, struct shm
 	if (unlikely(len > q->inline_max))
 		return take_garbage(l);
 	memcpy(msg->small, l->slot->inl, len);
-	entry_what(q->shmk, msg->entry, SHMK_OP_COPIED);
-	slot_empty(l);
+	if (redelivers(q)) {
+		take_held(q, l, msg, SHMK_WHAT(SHMK_OP_REDO, SHMK_NO_BLOCK, 0));
+	} else {
+		entry_what(q->shmk, msg->entry, SHMK_OP_COPIED);
+		slot_empty(l);
+	}
 	msg->kind = SHMK_KIND_INLINE;
+	msg->from = SHMK_WHERE(q->id, l->pos);
 	msg->shmk = q->shmk;
 	msg->data = msg->small;
 	msg->len = len;
@@ -696,6 +832,8 @@ static int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 	__u64 p;
 	int ret;
 
+	msg->queue = NULL;
+	msg->redelivered = 0;
 	for (;;) {
 		ret = take(q, msg->entry, room, &l, &p);
 		if (ret)
@@ -724,6 +862,8 @@ static int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 static inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg)
 {
 	msg->shmk = q->shmk;
+	if (msg->queue)
+		return;		/* REDO already */
 	if (likely(msg->kind == SHMK_KIND_BLOCK))
 		entry_what(q->shmk, msg->entry,
 			   SHMK_WHAT(SHMK_OP_GOT, msg->block, msg->gen));
@@ -731,27 +871,37 @@ static inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg)
 		entry_put(q->shmk, msg->entry);
 }
 
+/*
+ * One thread at a time where messages stay, too: else T could name this peer for one
+ * thread while the entry of another says TAKING of the same place, which it has lost.
+ */
+static inline bool recv_lock(struct shmk_queue *q)
+{
+	return q->flags & (SHMK_QUEUE_F_SC | SHMK_QUEUE_F_REDELIVER) &&
+	       lock(&q->role_lock[SHMK_SIDE_RECV]);
+}
+
 static int try_recv(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 {
-	bool single = q->flags & SHMK_QUEUE_F_SC;
 	bool locked;
 	int ret = entry_get(q->shmk, &msg->entry);
 
 	if (unlikely(ret))
 		return ret;
-	locked = single && lock(&q->role_lock[SHMK_SIDE_RECV]);
+	locked = recv_lock(q);
 	ret = side_enter(q, SHMK_SIDE_RECV);
 	if (likely(!ret))
 		ret = get_one(q, msg, room);
-	unlock(&q->role_lock[SHMK_SIDE_RECV], locked);
-	if (likely(!ret)) {
-		wait_wake(q, SHMK_SIDE_SEND);			/* Q3 */
-		recv_done(q, msg);
-		return 0;
-	}
 	if (ret == -EUCLEAN)
 		wait_wake(q, SHMK_SIDE_SEND);
-	entry_put(q->shmk, msg->entry);
+	if (unlikely(ret))
+		entry_put(q->shmk, msg->entry);
+	unlock(&q->role_lock[SHMK_SIDE_RECV], locked);
+	if (likely(!ret)) {
+		if (!msg->queue)
+			wait_wake(q, SHMK_SIDE_SEND);		/* Q3 */
+		recv_done(q, msg);
+	}
 	return ret;
 }
 
@@ -794,8 +944,7 @@ int64_t shmk_recv_copy(struct shmk_queue *q, void *buf, size_t room, int64_t dea
 /* All that is there, up to @n. */
 static int get_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
 {
-	bool single = q->flags & SHMK_QUEUE_F_SC;
-	bool locked = single && lock(&q->role_lock[SHMK_SIDE_RECV]);
+	bool locked = recv_lock(q);
 	unsigned int i = 0;
 
 	*ret = side_enter(q, SHMK_SIDE_RECV);
@@ -841,6 +990,73 @@ int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 	}
 }
 
+/* ------------------------------------------------------ acknowledging -- */
+
+static void queue_drop(struct shmk_queue **list, struct shmk_queue *q)
+{
+	for (; *list; list = &(*list)->next) {
+		if (*list == q) {
+			*list = q->next;
+			break;
+		}
+	}
+}
+
+/*
+ * The ring stays where it is as long as this peer has the queue open: the last
+ * message held makes up for the close that was put off.
+ */
+static void held_put(struct shmk_queue *q)
+{
+	struct shmk *s = q->shmk;
+	bool locked = lock(&s->lock);
+	bool last = !__atomic_sub_fetch(&q->nr_held, 1, __ATOMIC_RELAXED) && q->closing;
+
+	if (last)
+		queue_drop(&s->closing, q);
+	unlock(&s->lock, locked);
+	if (last) {
+		s->backend->queue_close(s, q->id, q->gen);
+		free(q);
+	}
+}
+
+/* Of a message that is acknowledged, or published elsewhere: its entry still names the queue. */
+static void held_leave(struct shmk_msg *msg)
+{
+	struct look l = { .pos = SHMK_WHERE_POS(msg->from) };
+
+	look_at(msg->queue, &l);
+	slot_empty(&l);
+	wait_wake(msg->queue, SHMK_SIDE_SEND);			/* Q3 */
+}
+
+static void held_resent(struct shmk_msg *msg)
+{
+	held_leave(msg);
+	entry_put(msg->shmk, msg->entry);
+	held_put(msg->queue);
+}
+
+/*
+ * The slot first: to free a reference takes many stores, and what is half freed must
+ * not be given back.
+ */
+void message_ack(struct shmk_msg *msg)
+{
+	struct shmk *s = msg->queue->shmk;
+	bool locked;
+
+	held_leave(msg);
+	locked = lock(&s->lock);
+	if (msg->kind == SHMK_KIND_BLOCK)
+		block_free_locked(s, msg->block, msg->gen, msg->entry);
+	else
+		entry_put_locked(s, msg->entry);
+	unlock(&s->lock, locked);
+	held_put(msg->queue);
+}
+
 /* ------------------------------------------------------------- handles -- */
 
 int queue_name_copy(char *to, const char *name)
@@ -854,9 +1070,12 @@ int queue_name_copy(char *to, const char *name)
 
 static int opts_check(const struct shmk_queue_opts *opts)
 {
-	uint32_t known = SHMK_QUEUE_CREATE | SHMK_QUEUE_EXCL | SHMK_QUEUE_SP | SHMK_QUEUE_SC;
+	uint32_t known = SHMK_QUEUE_CREATE | SHMK_QUEUE_EXCL | SHMK_QUEUE_SP | SHMK_QUEUE_SC |
+			 SHMK_QUEUE_REDELIVER;
 
 	if (opts->flags & ~known)
+		return -EINVAL;
+	if (opts->max_tries && !(opts->flags & SHMK_QUEUE_REDELIVER))
 		return -EINVAL;
 	if ((opts->flags & SHMK_QUEUE_EXCL) && !(opts->flags & SHMK_QUEUE_CREATE))
 		return -EINVAL;
@@ -869,7 +1088,9 @@ static int queue_make(struct shmk *s, struct queue_find *f)
 	struct shmk_queue_create arg = {
 		.size = sizeof(arg),
 		.flags = (opts->flags & SHMK_QUEUE_SP ? SHMK_QUEUE_F_SP : 0) |
-			 (opts->flags & SHMK_QUEUE_SC ? SHMK_QUEUE_F_SC : 0),
+			 (opts->flags & SHMK_QUEUE_SC ? SHMK_QUEUE_F_SC : 0) |
+			 (opts->flags & SHMK_QUEUE_REDELIVER ? SHMK_QUEUE_F_REDELIVER : 0),
+		.max_tries = opts->max_tries,
 		.capacity = opts->capacity ? opts->capacity : 64,
 		.slot_bytes = opts->slot_bytes,
 	};
@@ -997,10 +1218,10 @@ int shmk_queue_open(struct shmk *s, const char *name, const struct shmk_queue_op
 	return ret;
 }
 
+/* The last close of what messages are held of is put off; their handle is found no more. */
 void shmk_queue_close(struct shmk_queue *q)
 {
 	struct shmk *s;
-	struct shmk_queue **at;
 	bool locked, last;
 
 	if (!q)
@@ -1008,21 +1229,35 @@ void shmk_queue_close(struct shmk_queue *q)
 	s = q->shmk;
 	locked = lock(&s->lock);
 	last = --q->nr_open == 0;
-	for (at = &s->queues; last && *at; at = &(*at)->next) {
-		if (*at == q) {
-			*at = q->next;
-			break;
-		}
+	if (last) {
+		queue_drop(&s->queues, q);
+		q->next = s->closing;
+		s->closing = q;
+		__atomic_fetch_add(&q->nr_held, 1, __ATOMIC_RELAXED);
+		q->closing = true;
 	}
 	unlock(&s->lock, locked);
-	if (last) {
-		role_drop(q, SHMK_SIDE_RECV);
-		role_drop(q, SHMK_SIDE_SEND);
-		wait_forget(q);
+	if (!last) {
+		s->backend->queue_close(s, q->id, q->gen);
+		return;
 	}
-	s->backend->queue_close(s, q->id, q->gen);
-	if (last)
+	role_drop(q, SHMK_SIDE_RECV);
+	role_drop(q, SHMK_SIDE_SEND);
+	wait_forget(q);
+	held_put(q);
+}
+
+/* What is still held goes back with the end of the peer, which closes the queues. */
+void queues_close(struct shmk *s)
+{
+	struct shmk_queue *q;
+
+	while (s->queues)
+		shmk_queue_close(s->queues);
+	while ((q = s->closing)) {
+		s->closing = q->next;
 		free(q);
+	}
 }
 
 int shmk_queue_remove(struct shmk *s, const char *name)
@@ -1060,6 +1295,7 @@ static void ring_stats(const struct shmk_ring_view *rv, struct shmk_queue_stats 
 	st->depth = depth <= 1ULL << rv->capacity_shift ? (uint32_t)depth : 0;
 	st->recv_waiting = READ_ONCE(rv->ring->waiters_recv) != 0;
 	st->send_waiting = READ_ONCE(rv->ring->waiters_send) != 0;
+	st->redelivered = READ_ONCE(rv->ring->redelivered);
 }
 
 static int id_stats(struct shmk *s, uint32_t id, struct shmk_queue_stats *st)
@@ -1079,7 +1315,8 @@ static int id_stats(struct shmk *s, uint32_t id, struct shmk_queue_stats *st)
 	st->gen = SHMK_QUEUE_GEN(word);
 	st->flags = (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SP ? SHMK_QUEUE_SP : 0) |
 		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SC ? SHMK_QUEUE_SC : 0) |
-		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_TOPIC ? SHMK_QUEUE_TOPIC : 0);
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_TOPIC ? SHMK_QUEUE_TOPIC : 0) |
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_REDELIVER ? SHMK_QUEUE_REDELIVER : 0);
 	st->capacity = status->capacity;
 	st->slot_bytes = status->slot_bytes;
 	st->nr_open = READ_ONCE(status->nr_open);

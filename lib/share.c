@@ -258,6 +258,8 @@ int shmk_msg_share(struct shmk_msg *msg, struct shmk_msg *other)
 		return -EINVAL;
 	other->data = NULL;
 	other->from = SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0);
+	other->queue = NULL;
+	other->redelivered = 0;
 	if (msg->kind == SHMK_KIND_INLINE)
 		return copy_inline(msg, other);
 	ret = try_share(msg, other);

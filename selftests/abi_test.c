@@ -82,7 +82,7 @@ TEST(sizes_are_those_of_version_1)
 	EXPECT_EQ(128, sizeof(struct shmk_pool_create));
 	EXPECT_EQ(72, sizeof(struct shmk_pool_open));
 	EXPECT_EQ(72, sizeof(struct shmk_pool_destroy));
-	EXPECT_EQ(208, sizeof(struct shmk_pool_info));
+	EXPECT_EQ(216, sizeof(struct shmk_pool_info));
 	EXPECT_EQ(24, sizeof(struct shmk_attach));
 	EXPECT_EQ(120, sizeof(struct shmk_queue_create));
 	EXPECT_EQ(80, sizeof(struct shmk_queue_open));
@@ -131,8 +131,8 @@ static const struct command {
 	{ "POOL_CREATE",  SHMK_IOC_POOL_CREATE,	 DEV,	    128, -EEXIST, true },
 	{ "POOL_OPEN",	  SHMK_IOC_POOL_OPEN,	 DEV,	     72, 1, true },
 	{ "POOL_DESTROY", SHMK_IOC_POOL_DESTROY, DEV,	     72, -EBUSY, true },
-	{ "POOL_NEXT",	  SHMK_IOC_POOL_NEXT,	 DEV,	    208, 0, false },
-	{ "POOL_INFO",	  SHMK_IOC_POOL_INFO,	 POOL | ATT, 208, 0, false },
+	{ "POOL_NEXT",	  SHMK_IOC_POOL_NEXT,	 DEV,	    216, 0, false },
+	{ "POOL_INFO",	  SHMK_IOC_POOL_INFO,	 POOL | ATT, 216, 0, false },
 	{ "PEER_INFO",	  SHMK_IOC_PEER_INFO,	 POOL | ATT, 56, 0, false },
 	{ "EVENTS",	  SHMK_IOC_EVENTS,	 POOL | ATT, 0, 1, false },
 	{ "ATTACH",	  SHMK_IOC_ATTACH,	 POOL,	     24, 1, true },

@@ -26,6 +26,7 @@
 struct ring {
 	struct shmk_ring	head;
 	unsigned char		slots[64 << CAPACITY_SHIFT] __attribute__((aligned(64)));
+	uint32_t		max_tries;
 };
 
 FIXTURE(settle)
@@ -43,8 +44,10 @@ static void queue(const struct shmk_view *view, __u32 id, struct shmk_ring_view 
 {
 	struct ring *ring = view->owner;
 
-	if (id)
+	if (id > 1)
 		return;
+	rv->flags = id ? SHMK_QUEUE_F_REDELIVER : 0;
+	rv->max_tries = id ? ring->max_tries : 0;
 	rv->ring = &ring->head;
 	rv->slots = ring->slots;
 	rv->capacity_shift = CAPACITY_SHIFT;
@@ -90,6 +93,9 @@ FIXTURE_TEARDOWN(settle)
 } while (0)
 #define SETTLE(peer) \
 	shmk_settle_entry(&self->view, (peer), &self->entry, &self->settled)
+
+#define SETTLE_REDO(peer) \
+	shmk_settle_redo(&self->view, (peer), &self->entry, &self->settled)
 
 #define EXPECT_SETTLED(nr_blocks, nr_messages) do {			\
 	EXPECT_EQ(self->settled.blocks, (nr_blocks));			\
@@ -792,10 +798,303 @@ TEST_F(settle, garbage_is_bounded_and_harmless)
 		self->entry.where = r[1] & (i & 2 ? ~0ULL : 0x3f0000ULL);
 		self->spans[i % NR_SPANS].word = r[2];
 		SLOT->p = r[3];
+		SLOT->t = (r[2] & ~0xffffULL) | DEAD;
 		SETTLE(DEAD);
+		SETTLE_REDO(DEAD);
 		SETTLE_SPAN(DEAD);
 		ASSERT_EQ(SHMK_WHAT_OP(self->entry.what), SHMK_OP_NONE);
 	}
+}
+
+/* ---- REDO, RESENDING: a queue whose messages stay until they are acknowledged ---- */
+
+#define STAYS	SHMK_WHERE(1, POS)	/* the same ring, as a queue of that kind */
+
+#define EXPECT_REDONE(nr, tries) do {					\
+	EXPECT_EQ(self->settled.redelivered, (nr));			\
+	EXPECT_EQ(self->ring.head.redelivered, (nr));			\
+	EXPECT_EQ(SLOT->t, SHMK_T_TRIED(LAP, 0, (tries)));		\
+	EXPECT_EQ(SHMK_WHAT_OP(self->entry.what), SHMK_OP_NONE);	\
+} while (0)
+
+TEST_F(settle, redo_unacknowledged_goes_back)
+{
+	int again;
+
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T_TRIED(LAP, DEAD, 2);
+	for (again = 0; again < 2; again++) {
+		ENTRY(SHMK_OP_REDO, BLOCK, GEN, STAYS);
+		EXPECT_EQ(SETTLE(DEAD), SHMK_SETTLE_NO_BELL);
+		EXPECT_EQ(SHMK_WHAT_OP(self->entry.what), SHMK_OP_REDO);
+		EXPECT_EQ(self->settled.held_back, again + 1U);
+		EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+		EXPECT_REDONE(1U, 3U);
+		EXPECT_EQ(WORD, USED(GEN));
+		EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK));
+	}
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, redo_that_another_has_by_now_is_his)
+{
+	WORD = USED(GEN + 1);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T_TRIED(LAP, ALIVE, 1);
+	ENTRY(SHMK_OP_REDO, BLOCK, GEN, STAYS);
+	EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+	EXPECT_EQ(WORD, USED(GEN + 1));
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK));
+	EXPECT_EQ(SLOT->t, SHMK_T_TRIED(LAP, ALIVE, 1));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, redo_acknowledged_is_freed)
+{
+	int again;
+
+	WORD = USED(GEN);
+	SLOT->p = EMPTIED;
+	SLOT->t = SHMK_T(LAP, DEAD);
+	for (again = 0; again < 2; again++) {
+		ENTRY(SHMK_OP_REDO, BLOCK, GEN, STAYS);
+		self->spans[1].freed = 0;
+		EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+		EXPECT_EQ(SLOT->p, EMPTIED);
+		EXPECT_EQ(WORD, FREE(GEN + 1));
+		EXPECT_EQ(self->spans[1].freed, 1ULL << 0);
+		EXPECT_SETTLED(1U, 0U);
+	}
+	EXPECT_EQ(self->settled.redelivered, 0);
+}
+
+TEST_F(settle, redo_given_back_and_acknowledged_by_another_is_over)
+{
+	WORD = USED(GEN + 1);	/* he is just going to free it */
+	SLOT->p = EMPTIED;
+	SLOT->t = SHMK_T_TRIED(LAP, ALIVE, 1);
+	ENTRY(SHMK_OP_REDO, BLOCK, GEN, STAYS);
+	EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+	EXPECT_EQ(WORD, USED(GEN + 1));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, redo_inline_goes_back)
+{
+	SLOT->p = P(SHMK_KIND_INLINE, 9);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_REDO, SHMK_NO_BLOCK, 0, STAYS);
+	EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+	EXPECT_REDONE(1U, 1U);
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_INLINE, 9));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, redo_inline_that_became_a_block_goes_back)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_SENDING, BLOCK, GEN, STAYS);
+	SETTLE(DEAD);
+	ENTRY(SHMK_OP_REDO, SHMK_NO_BLOCK, 0, STAYS);
+	EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+	EXPECT_REDONE(1U, 1U);
+	EXPECT_EQ(WORD, USED(GEN));
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK));
+}
+
+TEST_F(settle, redo_tried_often_enough_is_dropped)
+{
+	int again;
+
+	self->ring.max_tries = 3;
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T_TRIED(LAP, DEAD, 2);
+	for (again = 0; again < 2; again++) {
+		ENTRY(SHMK_OP_REDO, BLOCK, GEN, STAYS);
+		EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+		EXPECT_EQ(WORD, FREE(GEN + 1));
+		EXPECT_EQ(SLOT->p, EMPTIED);
+		EXPECT_SETTLED(1U, 1U);
+	}
+	SLOT->p = P(SHMK_KIND_INLINE, 9);
+	ENTRY(SHMK_OP_REDO, SHMK_NO_BLOCK, 0, STAYS);
+	SETTLE_REDO(DEAD);
+	EXPECT_EQ(SLOT->p, EMPTIED);
+	EXPECT_SETTLED(1U, 2U);
+	EXPECT_EQ(self->settled.redelivered, 0);
+}
+
+TEST_F(settle, tries_stop_at_their_end)
+{
+	SLOT->p = P(SHMK_KIND_INLINE, 9);
+	SLOT->t = SHMK_T_TRIED(LAP, DEAD, SHMK_TRIES_MAX);
+	ENTRY(SHMK_OP_REDO, SHMK_NO_BLOCK, 0, STAYS);
+	SETTLE_REDO(DEAD);
+	EXPECT_REDONE(1U, SHMK_TRIES_MAX);
+}
+
+TEST_F(settle, taking_where_messages_stay_gives_back)
+{
+	int again;
+
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	for (again = 0; again < 2; again++) {
+		ENTRY(SHMK_OP_TAKING, 0, 0, STAYS);
+		EXPECT_EQ(SETTLE(DEAD), 1);
+		EXPECT_REDONE(1U, 1U);
+		EXPECT_EQ(WORD, USED(GEN + 1));
+	}
+	SLOT->p = P(SHMK_KIND_INLINE, 9);
+	SLOT->t = SHMK_T_TRIED(LAP, DEAD, 1);
+	ENTRY(SHMK_OP_TAKING, 0, 0, STAYS);
+	EXPECT_EQ(SETTLE(DEAD), 1);
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_INLINE, 9));
+	EXPECT_EQ(SLOT->t, SHMK_T_TRIED(LAP, 0, 2));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, taken_where_messages_stay_gives_back)
+{
+	int done;
+
+	for (done = 0; done < 2; done++) {
+		WORD = USED(GEN + done);
+		SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+		SLOT->t = SHMK_T_TRIED(LAP, DEAD, done);
+		ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, STAYS);
+		EXPECT_EQ(SETTLE(DEAD), 1);
+		EXPECT_REDONE(done + 1U, done + 1U);
+		EXPECT_EQ(WORD, USED(GEN + 1));
+	}
+	EXPECT_SETTLED(0U, 0U);
+}
+
+/* Given back by a settler that died; the next receiver has the generation that this one would have had. */
+TEST_F(settle, taken_given_back_before_is_left_alone)
+{
+	WORD = USED(GEN + 1);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T_TRIED(LAP, ALIVE, 1);
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, STAYS);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN + 1));
+	EXPECT_EQ(SLOT->t, SHMK_T_TRIED(LAP, ALIVE, 1));
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+/* And he has sent it on already. */
+TEST_F(settle, taken_given_back_before_and_over_is_left_alone)
+{
+	WORD = USED(GEN + 1);
+	SLOT->p = EMPTIED;
+	SLOT->t = SHMK_T_TRIED(LAP, ALIVE, 1);
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, STAYS);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN + 1));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, taken_often_enough_is_dropped)
+{
+	self->ring.max_tries = 1;
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	SLOT->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_TAKEN, BLOCK, GEN, STAYS);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 2));
+	EXPECT_EQ(SLOT->p, EMPTIED);
+	EXPECT_SETTLED(1U, 1U);
+}
+
+/* The old place: slot 1 of the same lap. */
+#define OLD	((struct shmk_slot *)(self->ring.slots + 64))
+#define OLD_AT	SHMK_WHERE(1, POS - 1)
+
+TEST_F(settle, resending_unpublished_leaves_it_to_its_old_place)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_EMPTY, 0);
+	OLD->p = P(SHMK_KIND_BLOCK, BLOCK);
+	OLD->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_RESENDING, BLOCK, GEN, STAYS);
+	EXPECT_EQ(SETTLE(DEAD), 1);
+	EXPECT_EQ(WORD, USED(GEN));
+	EXPECT_SETTLED(0U, 0U);
+	ENTRY(SHMK_OP_REDO, BLOCK, GEN, OLD_AT);
+	EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+	EXPECT_EQ(OLD->t, SHMK_T_TRIED(LAP, 0, 1));
+	EXPECT_EQ(OLD->p, P(SHMK_KIND_BLOCK, BLOCK));
+}
+
+TEST_F(settle, resending_published_empties_the_old_place)
+{
+	int again;
+
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	OLD->p = P(SHMK_KIND_BLOCK, BLOCK);
+	OLD->t = SHMK_T(LAP, DEAD);
+	for (again = 0; again < 2; again++) {
+		ENTRY(SHMK_OP_RESENDING, BLOCK, GEN, STAYS);
+		EXPECT_EQ(SETTLE(DEAD), 1);
+		EXPECT_EQ(WORD, USED(GEN + 1));
+	}
+	for (again = 0; again < 2; again++) {
+		ENTRY(SHMK_OP_REDO, BLOCK, GEN, OLD_AT);
+		EXPECT_EQ(SETTLE_REDO(DEAD), 1);
+		EXPECT_EQ(OLD->p, EMPTIED);
+		EXPECT_EQ(SLOT->p, P(SHMK_KIND_BLOCK, BLOCK));
+		EXPECT_EQ(WORD, USED(GEN + 1));
+	}
+	EXPECT_SETTLED(0U, 0U);
+	EXPECT_EQ(self->settled.redelivered, 0);
+}
+
+TEST_F(settle, resending_published_and_taken_empties_the_old_place)
+{
+	WORD = FREE(GEN + 2);
+	SLOT->p = EMPTIED;
+	OLD->p = P(SHMK_KIND_BLOCK, BLOCK);
+	OLD->t = SHMK_T(LAP, DEAD);
+	ENTRY(SHMK_OP_RESENDING, BLOCK, GEN, STAYS);
+	SETTLE(DEAD);
+	ENTRY(SHMK_OP_REDO, BLOCK, GEN, OLD_AT);
+	SETTLE_REDO(DEAD);
+	EXPECT_EQ(OLD->p, EMPTIED);
+	EXPECT_EQ(WORD, FREE(GEN + 2));
+	EXPECT_SETTLED(0U, 0U);
+}
+
+TEST_F(settle, redo_of_a_queue_that_is_not_there_is_held)
+{
+	WORD = USED(GEN);
+	ENTRY(SHMK_OP_REDO, BLOCK, GEN, SHMK_WHERE(9, POS));
+	EXPECT_EQ(SETTLE_REDO(DEAD), SHMK_SETTLE_NO_BELL);
+	EXPECT_EQ(WORD, FREE(GEN + 1));
+	EXPECT_SETTLED(1U, 0U);
+}
+
+TEST_F(settle, ready_is_what_nobody_has)
+{
+	struct shmk_ring_view rv = { .slots = NULL };
+
+	queue(&self->view, 1, &rv);
+	self->ring.head.head = POS;
+	SLOT->p = P(SHMK_KIND_INLINE, 9);
+	SLOT->t = SHMK_T(LAP, ALIVE);
+	EXPECT_EQ(shmk_ring_ready(&rv, SHMK_SIDE_RECV), 0);
+	SLOT->t = SHMK_T_TRIED(LAP, 0, 1);
+	EXPECT_EQ(shmk_ring_ready(&rv, SHMK_SIDE_RECV), 1);
+	SLOT->t = SHMK_T_TRIED(LAP + 1, 0, 1);
+	EXPECT_EQ(shmk_ring_ready(&rv, SHMK_SIDE_RECV), 0);
 }
 
 TEST_F(settle, all_of_a_queue_is_freed)

@@ -646,6 +646,15 @@ examples_run() {
 	expect 0 topic "$pool"
 	[ "$(sed -n '5s/.*: //p' out)" ] && grep -q '^the last one is .* degrees$' out ||
 		{ cat out; exit 1; }
+	expect 0 redeliver "$pool"
+	grep -qx 'job 1, again' out && [ "$(grep -c '^job .$' out)" = 3 ] || { cat out; exit 1; }
+}
+queue_with_redelivery() {
+	make_pool 1M
+	expect 0 shmk queue create "$pool/r" --redeliver --tries 3
+	expect 2 shmk queue create "$pool/s" --tries 3
+	expect 0 shmk show --json "$pool"
+	grep -q '"redelivers": true' out || { cat out; exit 1; }
 }
 readme_quotes_the_example() {
 	readme=${self%/*}/../README.md

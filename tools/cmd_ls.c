@@ -36,6 +36,7 @@ void json_pool(struct json *j, const struct shmk_pool_stat *st)
 	json_u64(j, "reclaimed_blocks", st->reclaimed_blocks);
 	json_u64(j, "reclaimed_bytes", st->reclaimed_bytes);
 	json_u64(j, "lost_messages", st->lost_messages);
+	json_u64(j, "redelivered", st->redelivered);
 	json_u64(j, "age_ns", st->age_ns);
 }
 

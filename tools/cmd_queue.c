@@ -15,6 +15,8 @@ static int create(int argc, char **argv)
 		{ "slot", required_argument, NULL, 'S' },
 		{ "one-sender", no_argument, NULL, '1' },
 		{ "one-receiver", no_argument, NULL, '2' },
+		{ "redeliver", no_argument, NULL, 'R' },
+		{ "tries", required_argument, NULL, 'T' },
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
@@ -22,7 +24,7 @@ static int create(int argc, char **argv)
 	struct target t = TARGET_INIT;
 	struct shmk_queue *q;
 	struct shmk *s;
-	uint64_t slot;
+	uint64_t slot, tries;
 	int opt, status, err;
 
 	while ((opt = next_option(argc, argv, "hC:", longs)) != -1) {
@@ -34,10 +36,18 @@ static int create(int argc, char **argv)
 			if (!parse_number(optarg, 256, &slot) || (slot != 64 && slot != 128 && slot != 256))
 				return bad_usage(argv[0], "a slot has 64, 128 or 256 bytes, not '%s'", optarg);
 			o.slot_bytes = slot;
+		} else if (opt == 'R') {
+			o.flags |= SHMK_QUEUE_REDELIVER;
+		} else if (opt == 'T') {
+			if (!parse_number(optarg, 32767, &tries) || !tries)
+				return bad_usage(argv[0], "tries are 1 to 32767, not '%s'", optarg);
+			o.max_tries = tries;
 		} else if (target_option(&t, argv[0], opt, optarg) < 0) {
 			return EXIT_USAGE;
 		}
 	}
+	if (o.max_tries && !(o.flags & SHMK_QUEUE_REDELIVER))
+		return bad_usage(argv[0], "%s is for --redeliver", "--tries");
 	if (argc - optind != 1)
 		return bad_usage(argv[0], "give one POOL/QUEUE");
 	status = target_parse_queue(&t, argv[0], argv[optind]);

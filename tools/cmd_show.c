@@ -51,12 +51,14 @@ static void json_queues(struct json *j, struct shmk *s)
 		json_string(j, "name", q.name);
 		json_bool(j, "one_sender", q.flags & SHMK_QUEUE_SP);
 		json_bool(j, "one_receiver", q.flags & SHMK_QUEUE_SC);
+		json_bool(j, "redelivers", q.flags & SHMK_QUEUE_REDELIVER);
 		json_u64(j, "capacity", q.capacity);
 		json_u64(j, "slot_bytes", q.slot_bytes);
 		json_u64(j, "open", q.nr_open);
 		json_u64(j, "depth", q.depth);
 		json_u64(j, "sent", q.sent);
 		json_u64(j, "received", q.received);
+		json_u64(j, "redelivered", q.redelivered);
 		json_bool(j, "recv_waiting", q.recv_waiting);
 		json_bool(j, "send_waiting", q.send_waiting);
 		json_close(j, '}');
@@ -91,8 +93,9 @@ static void show_pool(const struct shmk_pool_stat *st)
 	printf("  used    %s in %" PRIu64 " blocks\n", human(st->bytes_used), st->blocks_used);
 	printf("  peers   %u now (most %u); %" PRIu64 " attached, %" PRIu64 " detached, %" PRIu64 " died\n",
 	       st->peers_now, st->nr_peers, st->attaches, st->detaches, st->deaths);
-	printf("  deaths  gave back %s in %" PRIu64 " blocks; %" PRIu64 " messages lost\n",
-	       human(st->reclaimed_bytes), st->reclaimed_blocks, st->lost_messages);
+	printf("  deaths  gave back %s in %" PRIu64 " blocks; %" PRIu64 " messages lost, %" PRIu64 " redelivered\n",
+	       human(st->reclaimed_bytes), st->reclaimed_blocks, st->lost_messages,
+	       st->redelivered);
 }
 
 /* comm is any bytes the process likes; a terminal must not obey them. */

@@ -37,7 +37,9 @@ static const struct command {
 	  "queue create POOL/QUEUE [OPTION...] | queue rm POOL/QUEUE... | queue ls POOL [--json]\n"
 	  "  -C, --capacity N   messages, a power of two, default 64\n"
 	  "      --slot 64|128|256  bytes of a slot\n"
-	  "      --one-sender, --one-receiver  one at a time, faster\n" },
+	  "      --one-sender, --one-receiver  one at a time, faster\n"
+	  "      --redeliver    what a dead receiver had not acknowledged goes to another\n"
+	  "      --tries N      with --redeliver: but N times at most\n" },
 	{ "ls", cmd_ls, "list the pools of both backends",
 	  "ls [--json] [shmk: | local:]\n" },
 	{ "show", cmd_show, "a pool with its peers and queues",

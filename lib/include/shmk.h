@@ -147,6 +147,7 @@ struct shmk_pool_stat {
 	uint64_t	reclaimed_bytes;
 	uint64_t	lost_messages;
 	uint64_t	age_ns;
+	uint64_t	redelivered;	/* messages that went back into their queue */
 };
 
 /**
@@ -284,6 +285,9 @@ SHMK_API int shmk_event_next(struct shmk *s, struct shmk_event *event);
  * @room: bytes that may be used at @data; of a received message just @len,
  *	shmk_resize() finds out whether there is more
  *
+ * @redelivered: so many peers had received it before and died with it unacknowledged
+ *	(SHMK_QUEUE_REDELIVER)
+ *
  * Do not copy the struct; shmk_msg_move() does. All other members are the
  * library's. A struct that holds nothing has data == NULL.
  */
@@ -297,6 +301,8 @@ struct shmk_msg {
 	uint32_t	entry;
 	uint32_t	kind;
 	uint64_t	from;
+	struct shmk_queue *queue;
+	uint32_t	redelivered;
 	unsigned char	small[SHMK_INLINE_MAX] __attribute__((aligned(16)));
 };
 
@@ -363,18 +369,22 @@ SHMK_API int shmk_msg_refs(const struct shmk_msg *msg);
 #define SHMK_QUEUE_EXCL		0x2	/* with CREATE: -EEXIST if there is one */
 #define SHMK_QUEUE_SP		0x10	/* made for one producer at a time */
 #define SHMK_QUEUE_SC		0x20	/* made for one receiver at a time */
+#define SHMK_QUEUE_REDELIVER	0x40	/* what a dead receiver had not acknowledged goes to another */
 #define SHMK_QUEUE_TOPIC	0x80	/* told by shmk_queue_next() only: shmk_topic_open() */
 
 /**
  * struct shmk_queue_opts - zero means the default
- * @flags: SHMK_QUEUE_*; SP and SC count when it is made
+ * @flags: SHMK_QUEUE_*; SP, SC and REDELIVER count when it is made
  * @capacity: messages, a power of two up to 65536; default 64
  * @slot_bytes: 64 (default), 128 or 256: inline messages up to 16 less
+ * @max_tries: with REDELIVER: when so many receivers have died with a message it is
+ *	dropped and counted as lost; up to 32767; default 0: never
  */
 struct shmk_queue_opts {
 	uint32_t	flags;
 	uint32_t	capacity;
 	uint32_t	slot_bytes;
+	uint32_t	max_tries;
 };
 
 /**
@@ -384,6 +394,14 @@ struct shmk_queue_opts {
  * An existing queue keeps its own capacity and kind. With SP or SC the first
  * call that sends or receives takes the role; -EBUSY there while a living peer
  * has it. The role ends with shmk_queue_close() or with the peer.
+ *
+ * With REDELIVER a message stays in its slot until its receiver acknowledges it:
+ * by shmk_free(), by sending it on, or at the end of shmk_recv_copy(). If the
+ * receiver dies or detaches before that, another one gets the message, at its old
+ * place in the order. A message that is held, inline or not, costs a ledger entry
+ * and its slot: no message can be sent that lies a whole capacity behind the
+ * oldest one that is not acknowledged, and a receiver passes by those that
+ * others hold. A queue may be closed while messages of it are held.
  */
 SHMK_API int shmk_queue_open(struct shmk *s, const char *name,
 			     const struct shmk_queue_opts *opts, int64_t deadline,
@@ -397,7 +415,9 @@ SHMK_API int shmk_queue_remove(struct shmk *s, const char *name);
  * shmk_send() - pass a message on; on success @msg holds nothing any more
  *
  * The block itself moves; whatever was received can be sent on (forwarding).
- * An inline message is sent inline if the slot has room for it, else -EMSGSIZE.
+ * An inline message is sent inline if the slot has room for it, else -EMSGSIZE;
+ * but one of a REDELIVER queue in a block: @msg->data may be another one even if the
+ * call fails, -ENOMEM is possible.
  * -EINVAL: @msg is of another pool or empty.
  * If the sender dies within: the message is delivered once, or freed.
  * Order: of one sender to one queue, as sent.
@@ -434,7 +454,7 @@ SHMK_API int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsign
  * @msg: must hold nothing
  *
  * If the receiver dies within or later: the block is freed, the message lost
- * and counted (lost_messages).
+ * and counted (lost_messages). With REDELIVER it goes to another receiver.
  */
 SHMK_API int shmk_recv(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline);
 
@@ -448,13 +468,14 @@ SHMK_API int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsign
 /**
  * struct shmk_queue_stats - a queue at some moment
  * @sent, @received: positions, so messages since it was made (modulo capacity << 32)
- * @depth: messages waiting now
+ * @depth: messages waiting now; REDELIVER: from the oldest one not acknowledged on
+ * @redelivered: so often a message went back into the queue
  */
 struct shmk_queue_stats {
 	char		name[64];
 	uint32_t	id;
 	uint32_t	gen;
-	uint32_t	flags;		/* SHMK_QUEUE_SP, _SC */
+	uint32_t	flags;		/* SHMK_QUEUE_SP, _SC, _REDELIVER */
 	uint32_t	capacity;
 	uint32_t	slot_bytes;
 	uint32_t	nr_open;
@@ -468,6 +489,7 @@ struct shmk_queue_stats {
 	uint64_t	my_received;
 	uint64_t	my_sleeps;
 	uint64_t	my_bells;
+	uint64_t	redelivered;	/* of the queue */
 };
 
 SHMK_API int shmk_queue_stats(struct shmk_queue *q, struct shmk_queue_stats *stats);

@@ -113,6 +113,8 @@ static struct {
 	unsigned int	sent[IDS], received[IDS];
 	unsigned int	messages;	/* that can be lost */
 	bool		dropped[ACTORS];	/* this actor has begun to let its reference go */
+	unsigned int	acking[IDS];	/* F_REDELIVER: so many began to acknowledge it */
+	uint32_t	hand[IDS];	/* and this peer, alive, has it in hand; 0: nobody */
 	uint64_t	lost;
 	bool		settler_died;
 	int		crashes;
@@ -131,6 +133,8 @@ struct scenario {
 	bool		memory;		/* about spans: every span must be free or findable at the end */
 	int		switches;	/* most of them; 0: any number */
 };
+
+#define TRIES(n)	((uint32_t)(n) << 16)	/* in flags: max_tries of the queue */
 static const struct scenario *sc;
 
 /* Saves the callee's registers and goes on elsewhere. */
@@ -277,6 +281,8 @@ static bool p_may(uint64_t from, uint64_t to)
 
 	if (a == SHMK_KIND_EMPTY)
 		return b != SHMK_KIND_EMPTY && raise == 0;
+	if (a == SHMK_KIND_INLINE && b == SHMK_KIND_BLOCK)
+		return sc->flags & SHMK_QUEUE_F_REDELIVER && raise == 0;
 	if (b == SHMK_KIND_EMPTY)
 		return a != SHMK_KIND_CLAIMED && raise == 1;
 	return a == SHMK_KIND_CLAIMED && raise == 0;
@@ -284,6 +290,18 @@ static bool p_may(uint64_t from, uint64_t to)
 
 /* The words of the design change in its few ways only, whatever comes of it in the end. */
 static bool plain;	/* the store is no compare-and-swap */
+
+static bool t_may(uint64_t from, uint64_t to)
+{
+	int32_t raise = (int32_t)(SHMK_P_LAP(to) - SHMK_P_LAP(from));
+
+	if (raise > 0 || !(from & SHMK_TAKEN))
+		return true;
+	/* Given back with one try more, or taken again with as many. */
+	return raise == 0 && sc->flags & SHMK_QUEUE_F_REDELIVER &&
+	       !SHMK_T_PEER(from) != !SHMK_T_PEER(to) &&
+	       SHMK_T_TRIES(to) == SHMK_T_TRIES(from) + !SHMK_T_PEER(to);
+}
 
 static void check_store(const void *p, uint64_t from, uint64_t to)
 {
@@ -298,8 +316,7 @@ static void check_store(const void *p, uint64_t from, uint64_t to)
 		       /* only the holder may just write */
 		       (!plain || shmk_block_held(from)));
 	else if (at >= offsetof(struct world, slots) && at < offsetof(struct world, ledgers))
-		may = (at - offsetof(struct world, slots)) % 64 ?
-		      (int32_t)(SHMK_P_LAP(to) - SHMK_P_LAP(from)) > 0 || !(from & SHMK_TAKEN) :
+		may = (at - offsetof(struct world, slots)) % 64 ? t_may(from, to) :
 		      p_may(from, to);
 	if (!may)
 		violation("%s went from %#llx to %#llx", word_name(p), (unsigned long long)from,
@@ -605,7 +622,11 @@ static void view_queue(const struct shmk_view *view, __u32 id, struct shmk_ring_
 	rv->slots = world.slots;
 	rv->capacity_shift = (uint32_t)__builtin_ctz(sc->capacity);
 	rv->slot_bytes = 64;
+	rv->flags = sc->flags & 0xffff;
+	rv->max_tries = sc->flags >> 16;
 }
+
+static unsigned char payload[SPANS << 16];	/* not part of the model */
 
 static const struct shmk_view view = {
 	.spans = world.spans, .taken_map = world.taken_map, .stale_map = world.stale_map,
@@ -732,17 +753,55 @@ static void send_inline(struct actor *a)
 			note_sent(message_id(a, i));
 }
 
+/* Nobody else may have it in hand; and a chance to die with it in hand. */
+static void note_taken(const struct actor *a, uint32_t id)
+{
+	if (id >= IDS) {
+		violation("a message with id %u that nobody sent", id);
+		return;
+	}
+	if (told.hand[id])
+		violation("message %u is in the hands of %u and %u", id, told.hand[id], a->peer);
+	told.hand[id] = a->peer;
+	told.digest += mix(0x400, id << 8 | a->peer);
+	(void)READ_ONCE(world.ring.head);
+}
+
+static void note_untaken(uint32_t id)
+{
+	if (!told.hand[id])
+		return;
+	told.digest -= mix(0x400, id << 8 | told.hand[id]);
+	told.hand[id] = 0;
+}
+
+static void consume(const struct actor *a, struct shmk_msg *msg)
+{
+	uint32_t id = (uint32_t)msg->len;
+
+	if (!(sc->flags & SHMK_QUEUE_F_REDELIVER)) {
+		note_received(id);
+		shmk_free(msg);
+		return;
+	}
+	note_taken(a, id);
+	if (violated[0])
+		return;
+	told.acking[id]++;
+	told.digest += mix(0x500, id);
+	shmk_free(msg);
+	note_untaken(id);
+	note_received(id);
+}
+
 static void recv_tries(struct actor *a)
 {
 	struct shmk_msg msg;
 	int i;
 
-	for (i = 0; i < a->arg; i++) {
-		if (shmk_recv(&a->q, &msg, SHMK_TRY))
-			continue;
-		note_received((uint32_t)msg.len);
-		shmk_free(&msg);
-	}
+	for (i = 0; i < a->arg; i++)
+		if (!shmk_recv(&a->q, &msg, SHMK_TRY))
+			consume(a, &msg);
 }
 
 static void recv_waiting(struct actor *a)
@@ -750,12 +809,9 @@ static void recv_waiting(struct actor *a)
 	struct shmk_msg msg;
 	int i;
 
-	for (i = 0; i < a->arg; i++) {
-		if (shmk_recv(&a->q, &msg, SHMK_FOREVER))
-			continue;
-		note_received((uint32_t)msg.len);
-		shmk_free(&msg);
-	}
+	for (i = 0; i < a->arg; i++)
+		if (!shmk_recv(&a->q, &msg, SHMK_FOREVER))
+			consume(a, &msg);
 }
 
 /* Receives and passes on to the same queue, once. */
@@ -765,10 +821,26 @@ static void pass_on(struct actor *a)
 
 	if (shmk_recv(&a->q, &msg, SHMK_TRY))
 		return;
-	if (shmk_send(&a->q, &msg, SHMK_TRY)) {
-		note_received((uint32_t)msg.len);
-		shmk_free(&msg);
+	if (sc->flags & SHMK_QUEUE_F_REDELIVER) {
+		note_taken(a, (uint32_t)msg.len);
+		note_untaken((uint32_t)msg.len);
 	}
+	if (!violated[0] && shmk_send(&a->q, &msg, SHMK_TRY))
+		consume(a, &msg);
+}
+
+/* Two in hand, done with in the other order. */
+static void recv_two(struct actor *a)
+{
+	struct shmk_msg first, second;
+	bool one = !shmk_recv(&a->q, &first, SHMK_TRY), two;
+
+	if (!one)
+		return;
+	two = !shmk_recv(&a->q, &second, SHMK_TRY);
+	if (two)
+		consume(a, &second);
+	consume(a, &first);
 }
 
 /* --- shared messages: messages[a][0], and what is got by splitting it --- */
@@ -915,6 +987,15 @@ static void settle(struct actor *a)
 		if (bell != SHMK_SETTLE_NO_BELL)
 			settle_bell();
 	}
+	for (i = 0; i < high && i < ENTRIES && settled.held_back; i++) {
+		int bell = shmk_settle_redo(&view, (uint32_t)a->settles, &ledger->entry[i],
+					    &settled);
+
+		note_lost(settled.messages - counted);
+		counted = settled.messages;
+		if (bell != SHMK_SETTLE_NO_BELL)
+			settle_bell();
+	}
 	for (i = 0; i < high && i < ENTRIES; i++)
 		shmk_settle_span(&view, (uint32_t)a->settles, &ledger->entry[i]);
 }
@@ -935,12 +1016,12 @@ static void peer_init(struct actor *a)
 	s->data_bytes = SPANS << 16;
 	s->nr_entries = ENTRIES;
 	s->ledger = (struct shmk_ledger *)&world.ledgers[a->peer];
-	s->data = (unsigned char *)0x100000;
+	s->data = payload;
 	ledger_init(s);
 	heap_init(s);
 	memset(&a->q, 0, sizeof(a->q));
 	a->q.shmk = s;
-	a->q.flags = sc->flags;
+	a->q.flags = sc->flags & 0xffff;
 	a->q.inline_max = 48;
 	a->q.have_role[0] = a->q.have_role[1] = true;
 	view_queue(&view, 0, &a->q.rv);
@@ -1074,7 +1155,8 @@ static void check_messages(void)
 				  (unsigned long long)slot->p);
 		if (kind == SHMK_KIND_CLAIMED)
 			violation("slot %u is still claimed", i);
-		if ((slot->t & SHMK_TAKEN) && SHMK_P_LAP(slot->t) == SHMK_P_LAP(slot->p))
+		if (SHMK_P_LAP(slot->t) == SHMK_P_LAP(slot->p) &&
+		    shmk_taken(slot->t, SHMK_P_LAP(slot->p)))
 			violation("slot %u was taken and never emptied", i);
 		id = kind == SHMK_KIND_BLOCK ? block_id(SHMK_P_ARG(slot->p)) :
 					       SHMK_P_ARG(slot->p);
@@ -1084,7 +1166,7 @@ static void check_messages(void)
 	for (i = 0; i < IDS; i++) {
 		if (told.received[i] + here[i] > 1)
 			violation("message %u is there %u times", i, told.received[i] + here[i]);
-		if (told.sent[i] && !told.received[i] && !here[i])
+		if (told.sent[i] && !told.received[i] && !told.acking[i] && !here[i])
 			missing++;
 	}
 	/* A settler that dies may take its count with it; never what it counted. */
@@ -1272,12 +1354,17 @@ static int choices(struct choice *c, const struct actor *last)
 
 static void die(struct actor *a)
 {
+	uint32_t i;
+
 	if (tracing)
 		ksft_print_msg("actor %d dies\n", (int)(a - actors));
 	drain(a);
 	a->status = DEAD;
 	a->history = 0;
 	told.crashes++;
+	for (i = 0; i < IDS && !a->settles; i++)
+		if (told.hand[i] == a->peer)
+			note_untaken(i);
 	if (a->settles) {
 		told.settler_died = true;
 		settler_add(a->settles);
@@ -1436,6 +1523,20 @@ static void setup_inline(void)
 static void setup_pass(void)
 {
 	sender_add(send_blocks, 1);
+	peer_add(pass_on, 1);
+	peer_add(recv_tries, 1);
+}
+
+static void setup_two_in_hand(void)
+{
+	sender_add(send_blocks, 2);
+	peer_add(recv_two, 0);
+	peer_add(recv_tries, 1);
+}
+
+static void setup_pass_inline(void)
+{
+	sender_add(send_inline, 1);
 	peer_add(pass_on, 1);
 	peer_add(recv_tries, 1);
 }
@@ -1644,6 +1745,24 @@ static const struct scenario scenarios[] = {
 	{ "sharing beside droppers", 1, false, 1, 0, false, setup_share_beside, false, 0 },
 	{ "two share the same", 1, false, 1, 0, false, setup_share_both, false, 3 },
 	{ "references through a queue", 1, false, 2, 0, true, setup_send_both, false, 0 },
+	{ "redelivery", 2, false, 2, SHMK_QUEUE_F_REDELIVER, false, setup_1p1c, false, 0 },
+	{ "redelivery, two receivers", 2, false, 1, SHMK_QUEUE_F_REDELIVER, false, setup_1p2c,
+	  false, 0 },
+	{ "redelivery, two receivers, wrapping", 1, false, 2, SHMK_QUEUE_F_REDELIVER, true,
+	  setup_1p2c, false, 0 },
+	{ "redelivery, inline", 2, false, 2, SHMK_QUEUE_F_REDELIVER, false, setup_inline, false, 0 },
+	{ "redelivery, two in hand", 2, false, 2, SHMK_QUEUE_F_REDELIVER, false, setup_two_in_hand,
+	  false, 0 },
+	{ "redelivery, passing on", 2, false, 2, SHMK_QUEUE_F_REDELIVER, false, setup_pass, false, 0 },
+	{ "redelivery, passing on inline", 1, false, 2, SHMK_QUEUE_F_REDELIVER, false,
+	  setup_pass_inline, false, 2 },
+	{ "redelivery, twice at most", 2, false, 2, SHMK_QUEUE_F_REDELIVER | TRIES(2), false,
+	  setup_1p2c, false, 0 },
+	{ "redelivery, sleeping receiver, buffered stores", 1, true, 2, SHMK_QUEUE_F_REDELIVER,
+	  false, setup_sleep_two, false, 0 },
+	{ "redelivery, sleeping sender, buffered stores", 1, true, 1,
+	  SHMK_QUEUE_F_REDELIVER | SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false, setup_sleep_full, false,
+	  0 },
 	{ "two runs in the same place", 1, false, 1, 0, false, setup_run, true, 3 },
 };
 

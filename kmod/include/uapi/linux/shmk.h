@@ -187,6 +187,7 @@ struct shmk_pool_info {
 	__aligned_u64 reclaimed_bytes;
 	__aligned_u64 lost_messages;
 	__aligned_u64 created_ns;
+	__aligned_u64 redelivered;
 };
 
 #define SHMK_ATTACH_F_RDONLY	0x1	/* data and control can never be written */
@@ -222,7 +223,7 @@ struct shmk_attach {
  * @slot_bytes: 0 (64), 64, 128 or 256; all but 16 hold an inline message
  * @id: out
  * @gen: out
- * @nr_readers: the rest is for SHMK_QUEUE_F_TOPIC and else 0: most subscriptions
+ * @nr_readers: this and what follows, but the last, is for SHMK_QUEUE_F_TOPIC and else 0: most subscriptions
  *	at once, 1 .. SHMK_TOPIC_READERS_MAX
  * @nr_holds: of each, 1 .. SHMK_TOPIC_HOLDS_MAX
  * @depth: 1 .. @capacity
@@ -230,7 +231,8 @@ struct shmk_attach {
  * @nr_elements: at least @capacity + @nr_readers * @nr_holds + 1
  * @block: with room for them, in use and the caller's
  * @block_gen: its generation
- * @reserved: 0
+ * @max_tries: with F_REDELIVER: a message is dropped, and counted as lost, when so
+ *	many have died with it unacknowledged, up to SHMK_TRIES_MAX; 0: never
  *
  * A topic has at least SHMK_TOPIC_SLOTS_MIN slots, of 64 bytes. Its block is the
  * topic's from then on, of the next generation; if the call fails it is still the
@@ -253,7 +255,7 @@ struct shmk_queue_create {
 	__u32 nr_elements;
 	__u32 block;
 	__u32 block_gen;
-	__u32 reserved;
+	__u32 max_tries;
 };
 
 #define SHMK_QUEUE_CREATE_SIZE_1	88	/* of version 1 */
@@ -445,6 +447,7 @@ enum shmk_reason {
  * @queue: id, of queue events
  * @blocks: given back to the pool, @bytes: their room
  * @messages: taken by the dead and lost with it
+ * @redelivered: taken by the dead and not acknowledged: others may take them again
  * @comm: of the peer
  *
  * A file's reader begins at the moment the file was made. read() wants room
@@ -466,7 +469,8 @@ struct shmk_event {
 	__u64 bytes;
 	__u64 messages;
 	char  comm[16];
-	__u64 reserved[2];
+	__u64 redelivered;
+	__u64 reserved;
 };
 
 #define SHMK_IOC		0xB7

@@ -92,8 +92,11 @@ struct shmk_queue_status {
 	__u32	capacity;	/* slots, a power of two */
 	__u32	slot_bytes;	/* 64, 128 or 256 */
 	__u32	nr_open;	/* attachments that have it open */
+	union {
+		__u32	depth;		/* topic: messages that a late reader finds, at most capacity */
+		__u32	max_tries;	/* F_REDELIVER: deliveries before a drop; 0: any number */
+	};
 	/* of a topic (SHMK_QUEUE_F_TOPIC), else 0 */
-	__u32	depth;		/* messages that a late reader finds, at most capacity */
 	__u32	block;		/* the elements: nr_elements * SHMK_TOPIC_STRIDE(msg_bytes) bytes ... */
 	__u32	block_gen;	/* ... in this block of this generation */
 	__u32	msg_bytes;	/* largest payload */
@@ -155,8 +158,9 @@ struct shmk_element {
 
 #define SHMK_QUEUE_F_SP		0x0001	/* one producer at a time: no CAS on P */
 #define SHMK_QUEUE_F_SC		0x0002	/* one consumer at a time: no CAS on T */
+#define SHMK_QUEUE_F_REDELIVER	0x0004	/* a message stays in its slot until it is acknowledged */
 #define SHMK_QUEUE_F_TOPIC	0x0008	/* many readers of each message */
-#define SHMK_QUEUE_F_ALL	0x000b
+#define SHMK_QUEUE_F_ALL	0x000f
 
 struct shmk_status {
 	__u64	magic;		/* written last: nonzero means ready */
@@ -200,7 +204,8 @@ struct shmk_status {
 	__u64	created_ns;	/* CLOCK_MONOTONIC */
 	__u64	rows_off;	/* in status: struct shmk_row[nr_rows] */
 	__u64	nr_rows;
-	__u64	reserved[6];
+	__u64	redelivered;	/* given back at the death of who had them unacknowledged */
+	__u64	reserved[5];
 	char	name[SHMK_NAME_LEN];
 };
 
@@ -342,6 +347,8 @@ enum shmk_op {
 	SHMK_OP_COPIED		= 11,	/* queue, pos: an inline message that is the receiver's now */
 	SHMK_OP_GOT		= 12,	/* HELD of a block that was received from queue, pos: else it is lost */
 	SHMK_OP_HOLDING		= 13,	/* block = element of topic queue, gen = lap; a reader holds it */
+	SHMK_OP_REDO		= 14,	/* block (or SHMK_NO_BLOCK: inline), gen; queue, pos: it is in the slot until acknowledged */
+	SHMK_OP_RESENDING	= 15,	/* block, gen; queue, pos: a REDO message on its way to there */
 };
 
 /*
@@ -365,6 +372,7 @@ struct shmk_entry {
 #define SHMK_WHERE_QUEUE(where)	((__u32)(where) & 0xffff)
 #define SHMK_WHERE_POS(where)	((__u64)(where) >> 16)
 #define SHMK_QUEUE_NOWHERE	0xffffU	/* queue of what came from none */
+#define SHMK_NO_BLOCK		0xfffffffU	/* with generation 0 */
 
 struct shmk_ledger {
 	__u64	high;		/* no entry at or above this index was ever written */
@@ -381,8 +389,12 @@ struct shmk_ledger {
  *       (lap, EMPTY) -> (lap, BLOCK b | INLINE len)          by a producer
  *       (lap, EMPTY) -> (lap, CLAIMED p) -> (lap, INLINE len) inline, several producers
  *       (lap, not EMPTY) -> (lap+1, EMPTY)                   by the taker
- *   T = { lap:32, 1:1, 0:15, peer:16 }, names who took the message of that lap
  *   of a topic: (older) -> (lap, ELEMENT e), by the writer, over and over; T is not used
+ *   T = { lap:32, 1:1, tries:15, peer:16 }, names who took the message of that lap
+ * In a queue with F_REDELIVER, P stays until the message is acknowledged, and
+ * the settler of who had it writes T = (lap, tries + 1, peer 0): anyone may take it
+ * again. tries is 0 in other queues. For the forwarder of an inline one:
+ *       (lap, INLINE len) -> (lap, BLOCK b)                  by who has taken it
  * SKIP is a message that its producer did not live to write: whoever takes it
  * drops it.
  * SHMK_TAKEN distinguishes (lap 0, nobody) from (lap 0, peer).
@@ -408,6 +420,10 @@ enum shmk_kind {
 #define SHMK_P_ARG(p)		((__u32)(p) >> 4)
 #define SHMK_TAKEN		0x80000000U
 #define SHMK_T(lap, peer)	((__u64)(__u32)(lap) << 32 | SHMK_TAKEN | (peer))
+#define SHMK_TRIES_MAX		0x7fffU
+#define SHMK_T_TRIED(lap, peer, tries) (SHMK_T(lap, peer) | (__u64)(tries) << 16)
+#define SHMK_T_TRIES(t)		((__u32)(t) >> 16 & SHMK_TRIES_MAX)
+#define SHMK_T_PEER(t)		((__u32)(t) & 0xffff)
 
 enum shmk_side {
 	SHMK_SIDE_RECV		= 0,	/* sleeps until there is a message */
@@ -421,6 +437,7 @@ enum shmk_side {
  * changes it to 0 rings the bell of that side.
  * role: { gen:32, peer:16 } of the one producer or consumer (F_SP, F_SC); of a
  * topic role_send is the writer's.
+ * redelivered: a statistic: so often was a message given back (F_REDELIVER).
  */
 struct shmk_ring {
 	__u64	tail;
@@ -432,7 +449,8 @@ struct shmk_ring {
 	__u64	pad2[6];
 	__u64	waiters_send;
 	__u64	role_send;
-	__u64	pad3[6];
+	__u64	redelivered;
+	__u64	pad3[5];
 	/* slots follow */
 };
 
