@@ -205,12 +205,22 @@ static bool block_freed(const struct shmk_view *view, __u32 block, __u64 word,
 	return done;
 }
 
+/* What became of an envelope's parts. */
+struct parts {
+	bool	any, first;	/* is there a block; was the first one freed by this run */
+	__u32	got;		/* that had been received, freed by this run */
+};
+
+static void parts_put(const struct shmk_view *view, __u32 root, __u64 word,
+		      struct shmk_settled *freed, struct parts *parts);
+
 /*
  * The reference itself goes last: as long as it is there, its holder's entry
- * makes the next settler go the same way again.
+ * makes the next settler go the same way again. So does an envelope: after its
+ * parts. @parts is NULL for a part: it is no envelope.
  */
-bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen,
-		    struct shmk_settled *freed)
+static bool put(const struct shmk_view *view, __u32 block, __u32 gen,
+		struct shmk_settled *freed, struct parts *parts)
 {
 	__u64 word = READ_ONCE(view->blocks[block].word);
 	struct path path;
@@ -227,18 +237,59 @@ bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen,
 		if (SHMK_BLOCK_GEN(word) != path.at[i].gen ||
 		    !(i ? shmk_block_inner(word) : shmk_block_held(word)))
 			continue;
+		if (parts && shmk_block_parts(word))
+			parts_put(view, path.at[i].block, word, freed, parts);
 		done = block_freed(view, path.at[i].block, word, freed);
 		cut |= done && shmk_block_place(word) == SHMK_PLACE_ROOT;
 	}
 	return cut;
 }
 
-/* @message: it was received, and is lost if this frees it. */
+static void parts_put(const struct shmk_view *view, __u32 root, __u64 word,
+		      struct shmk_settled *freed, struct parts *parts)
+{
+	__u32 i, nr = shmk_block_parts(word);
+	__u64 part;
+	bool done;
+
+	for (i = 0; i < nr && block_valid(view, root + 1 + i); i++) {
+		part = READ_ONCE(view->blocks[root + 1 + i].len);
+		if ((SHMK_PART_KIND(part) != SHMK_PART_BLOCK &&
+		     SHMK_PART_KIND(part) != SHMK_PART_GOT) ||
+		    !block_valid(view, SHMK_PART_ARG(part)))
+			continue;
+		done = put(view, SHMK_PART_ARG(part), SHMK_PART_GEN(part), freed, NULL);
+		if (!parts->any)
+			parts->first = done;
+		parts->any = true;
+		parts->got += done && SHMK_PART_KIND(part) == SHMK_PART_GOT;
+	}
+}
+
+bool shmk_block_put(const struct shmk_view *view, __u32 block, __u32 gen,
+		    struct shmk_settled *freed)
+{
+	struct parts parts = { .any = false };
+
+	return put(view, block, gen, freed, &parts);
+}
+
+/*
+ * @message: it was received, and is lost if this frees it. An envelope goes
+ * by its first part: who takes one apart has an entry for that before the
+ * envelope goes, and whichever is settled first frees and counts it. Of an
+ * envelope that was not received, those parts are lost messages that were.
+ */
 static void put_counted(const struct shmk_view *view, __u32 block, __u32 gen,
 			bool message, struct shmk_settled *settled)
 {
-	if (shmk_block_put(view, block, gen, settled) && message)
-		settled->messages++;
+	struct parts parts = { .any = false };
+	bool done = put(view, block, gen, settled, &parts);
+
+	if (message)
+		settled->messages += parts.any ? parts.first : done;
+	else
+		settled->messages += parts.got;
 }
 
 /* ------------------------------------------------------------- queues -- */
@@ -305,7 +356,7 @@ static void settle_redo_there(const struct shmk_view *view, const struct shmk_ri
 		settled->messages++;
 		slot_empty(slot, p, lap);
 		if (SHMK_P_KIND(p) != SHMK_KIND_INLINE)
-			put_counted(view, block, gen, false, settled);
+			shmk_block_put(view, block, gen, settled);
 	}
 }
 
@@ -331,7 +382,7 @@ static void settle_redo(const struct shmk_view *view, __u32 peer,
 
 	if (SHMK_P_LAP(p) != lap) {
 		if (!is_inline && block_valid(view, block))
-			put_counted(view, block, gen, false, settled);
+			shmk_block_put(view, block, gen, settled);
 		return;
 	}
 	if (!taken_by(slot, lap, peer))
@@ -565,7 +616,7 @@ void shmk_settle_queue(const struct shmk_view *view,
 		block = SHMK_P_ARG(p);
 		if (SHMK_P_KIND(p) == SHMK_KIND_BLOCK && block_valid(view, block)) {
 			word = READ_ONCE(view->blocks[block].word);
-			put_counted(view, block, SHMK_BLOCK_GEN(word), false, settled);
+			shmk_block_put(view, block, SHMK_BLOCK_GEN(word), settled);
 		}
 		cas(&shmk_slot_at(rv, i)->p, p, 0);
 	}

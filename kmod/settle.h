@@ -190,6 +190,12 @@ static inline bool shmk_block_inner(__u64 word)
 	       SHMK_BLOCK_STATE(word) <= SHMK_BLOCK_STATE_MAX;
 }
 
+/* Just a block with its payload: neither a reference nor an envelope. */
+static inline bool shmk_block_plain(__u64 word)
+{
+	return (__u32)word == SHMK_BLOCK_USED;
+}
+
 /* Where in its tree a held or inner block is. */
 static inline __u32 shmk_block_place(__u64 word)
 {
@@ -203,6 +209,17 @@ static inline __u32 shmk_block_place(__u64 word)
 	default:
 		return SHMK_INNER_PLACE(SHMK_BLOCK_STATE(word));
 	}
+}
+
+/* How many parts an envelope has; 0 of all else. */
+static inline __u32 shmk_block_parts(__u64 word)
+{
+	__u32 nr = SHMK_BLOCK_UP(word);
+
+	if (!(shmk_block_held(word) || shmk_block_inner(word)) ||
+	    shmk_block_place(word) != SHMK_PLACE_ROOT)
+		return 0;
+	return nr < SHMK_PARTS_MAX ? nr : SHMK_PARTS_MAX;
 }
 
 /* Does an inner block have the child at @place? */

@@ -359,12 +359,38 @@ static void walk_child(struct walk *w, uint32_t block)
 		w->children[up] = (uint8_t)(w->children[up] + one);
 }
 
-static void walk_children(struct walk *w)
+/*
+ * The parts of an envelope. Who makes one, or takes one apart, may be stopped
+ * while he has the parts, too.
+ */
+static void walk_parts(struct walk *w, uint32_t envelope)
+{
+	uint32_t i, block, nr = shmk_block_parts(READ_ONCE(w->s->view.blocks[envelope].word));
+	__u64 part;
+
+	for (i = 1; i <= nr && envelope + i < nr_blocks(w); i++) {
+		part = READ_ONCE(w->s->view.blocks[envelope + i].len);
+		block = SHMK_PART_ARG(part);
+		if (SHMK_PART_KIND(part) == SHMK_PART_INLINE)
+			continue;
+		if ((SHMK_PART_KIND(part) != SHMK_PART_BLOCK &&
+		     SHMK_PART_KIND(part) != SHMK_PART_GOT) || block >= nr_blocks(w))
+			violation(w, "block %u: part %u is %#llx", envelope, i - 1,
+				  (unsigned long long)part);
+		else if (shmk_block_held_as(READ_ONCE(w->s->view.blocks[block].word),
+					    SHMK_PART_GEN(part)) && !w->refs[block])
+			ref(w, block);
+	}
+}
+
+static void walk_shared(struct walk *w)
 {
 	uint32_t block;
 
-	for (block = 0; block < nr_blocks(w); block++)
+	for (block = 0; block < nr_blocks(w); block++) {
 		walk_child(w, block);
+		walk_parts(w, block);
+	}
 }
 
 static void walk_inner(struct walk *w, uint32_t block, __u64 word)
@@ -502,7 +528,7 @@ static bool walk(struct walk *w)
 	w->found = false;
 	walk_ledgers(w);
 	walk_queues(w);
-	walk_children(w);
+	walk_shared(w);
 	walk_spans(w);
 	return w->found;
 }

@@ -196,11 +196,26 @@ bool heap_yield_locked(struct shmk *s);
 /* Of a block that this peer holds by @entry; the entry goes too. */
 void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t entry);
 
+/* The smallest block (the explorer takes one of which a span has few). */
+#ifndef CHILD_BYTES
+#define CHILD_BYTES	1
+#endif
+
 /*
  * share.c: is this block message nobody else's? If only by now, it is the plain
  * block again on return.
  */
 bool share_alone(struct shmk_msg *msg);
+/* Is the message its holder's in the plain way, and not also a queue's? */
+bool plainly_held(const struct shmk_msg *msg);
+
+static inline bool msg_received(const struct shmk_msg *msg)
+{
+	return SHMK_WHERE_QUEUE(msg->from) != SHMK_QUEUE_NOWHERE;
+}
+
+/* multi.c: the bytes of all parts, one after the other. Their number, or -EUCLEAN. */
+int64_t parts_copy(const struct shmk_msg *msg, void *buf, size_t room);
 
 static inline void *block_data(struct shmk *s, uint32_t block)
 {

@@ -257,12 +257,12 @@ static inline void published(struct shmk_queue *q, struct look *l)
 
 /* ------------------------------------------------------------- sending -- */
 
-/* Of a reference it is not the payload's. */
+/* Of a reference it is not the payload's, of an envelope it is there. */
 static inline void len_write(const struct shmk_msg *msg)
 {
 	struct shmk_block *block = &msg->shmk->view.blocks[msg->block];
 
-	if (likely(SHMK_BLOCK_STATE(READ_ONCE(block->word)) == SHMK_BLOCK_USED))
+	if (likely(shmk_block_plain(READ_ONCE(block->word))))
 		WRITE_ONCE(block->len, msg->len);
 }
 
@@ -778,10 +778,16 @@ static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk
 	uint32_t root, block = SHMK_P_ARG(p);
 	__u64 word, len;
 
-	if (unlikely(!block_valid(s, block) || !shmk_block_root(&s->view, block, &root)))
+	if (unlikely(!block_valid(s, block)))
 		return take_garbage(l);
 	word = READ_ONCE(s->view.blocks[block].word);
+	root = block;
+	if (unlikely(!shmk_block_plain(word) && !shmk_block_root(&s->view, block, &root)))
+		return take_garbage(l);
 	len = SHMK_BLOCK_LEN(READ_ONCE(s->view.blocks[root].len));
+	if (unlikely(!shmk_block_plain(word)) &&
+	    shmk_block_parts(READ_ONCE(s->view.blocks[root].word)))
+		len = 0;	/* that was of all its parts; its own bytes are theirs */
 	if (unlikely(len > s->data_bytes - ((__u64)root << s->view.unit_shift)))
 		return take_garbage(l);
 	msg->gen = SHMK_BLOCK_GEN(word) + 1;
@@ -935,8 +941,12 @@ int64_t shmk_recv_copy(struct shmk_queue *q, void *buf, size_t room, int64_t dea
 	ret = recv_room(q, &msg, room, deadline);
 	if (ret)
 		return ret;
-	memcpy(buf, msg.data, msg.len);
-	ret = (int64_t)msg.len;
+	if (unlikely(shmk_msg_parts(&msg))) {
+		ret = parts_copy(&msg, buf, room);
+	} else {
+		memcpy(buf, msg.data, msg.len);
+		ret = (int64_t)msg.len;
+	}
 	shmk_free(&msg);
 	return ret;
 }

@@ -45,10 +45,6 @@
  */
 #include "internal.h"
 
-#ifndef CHILD_BYTES
-#define CHILD_BYTES	1	/* the smallest block (the explorer takes one of which a span has few) */
-#endif
-
 struct child {
 	uint32_t	block, gen, entry;
 };
@@ -58,13 +54,7 @@ static __u64 *word_of(struct shmk *s, uint32_t block)
 	return &s->view.blocks[block].word;
 }
 
-static bool received(const struct shmk_msg *msg)
-{
-	return SHMK_WHERE_QUEUE(msg->from) != SHMK_QUEUE_NOWHERE;
-}
-
-/* Is the message its holder's in the plain way, and not also a queue's? */
-static bool plainly_held(const struct shmk_msg *msg)
+bool plainly_held(const struct shmk_msg *msg)
 {
 	uint32_t op = SHMK_WHAT_OP(READ_ONCE(entry_at(msg->shmk, msg->entry)->what));
 
@@ -95,7 +85,7 @@ static bool climb_locked(struct shmk_msg *msg)
 	    !shmk_block_parent(&s->view, msg->block, word, &up, &up_word) ||
 	    shmk_inner_both(up_word) || entry_get_locked(s, &entry))
 		return false;
-	entry_set(s, entry, SHMK_WHAT(received(msg) ? SHMK_OP_GOT : SHMK_OP_HELD, up,
+	entry_set(s, entry, SHMK_WHAT(msg_received(msg) ? SHMK_OP_GOT : SHMK_OP_HELD, up,
 				      SHMK_BLOCK_GEN(up_word) + 1), msg->from);
 	if (!cas(word_of(s, up), up_word, word_in_place(up_word))) {
 		entry_put_locked(s, entry);
@@ -113,13 +103,13 @@ bool share_alone(struct shmk_msg *msg)
 	struct shmk *s = msg->shmk;
 	bool locked;
 
-	if (likely(SHMK_BLOCK_STATE(READ_ONCE(*word_of(s, msg->block))) == SHMK_BLOCK_USED))
+	if (likely(shmk_block_plain(READ_ONCE(*word_of(s, msg->block)))))
 		return true;
 	locked = lock(&s->lock);
 	while (climb_locked(msg))
 		;
 	unlock(&s->lock, locked);
-	return SHMK_BLOCK_STATE(READ_ONCE(*word_of(s, msg->block))) == SHMK_BLOCK_USED;
+	return shmk_block_plain(READ_ONCE(*word_of(s, msg->block)));
 }
 
 /* ------------------------------------------------------------ splitting -- */
@@ -180,11 +170,11 @@ static int split_locked(struct shmk_msg *msg, __u64 word, struct child *left, st
 					 SHMK_INNER_STATE(shmk_block_place(word),
 							  SHMK_CHILDREN_BOTH));
 
-	if (SHMK_BLOCK_STATE(word) == SHMK_BLOCK_USED)
+	if (shmk_block_plain(word))
 		WRITE_ONCE(s->view.blocks[msg->block].len, msg->len);
 	child_hang(s, left, msg, SHMK_BLOCK_REF_LEFT);
 	child_hang(s, right, msg, SHMK_BLOCK_REF_RIGHT);
-	if (received(msg))
+	if (msg_received(msg))
 		entry_set(s, left->entry, SHMK_WHAT(SHMK_OP_GOT, left->block, left->gen),
 			  msg->from);
 	if (!cas(word_of(s, msg->block), word, inner))				/* C1 */

@@ -80,6 +80,22 @@ static int64_t call_send_batch(struct place *at, int64_t deadline)
 	return ret ? ret : shmk_send_batch(at->full, &at->msg, 1, deadline);
 }
 
+static int64_t call_send_multi(struct place *at, int64_t deadline)
+{
+	int64_t ret = message_ready(at);
+
+	return ret ? ret : shmk_send_multi(at->full, &at->msg, 1, deadline);
+}
+
+static int64_t call_recv_multi(struct place *at, int64_t deadline)
+{
+	int64_t ret = shmk_recv_multi(at->empty, &at->msg, 1, deadline);
+
+	if (ret == 1)
+		shmk_free(&at->msg);
+	return ret;
+}
+
 static int64_t call_send_ptr(struct place *at, int64_t deadline)
 {
 	int64_t ret = message_ready(at);
@@ -214,6 +230,8 @@ static const struct row rows[] = {
 	{ "shmk_recv", call_recv, send_one },
 	{ "shmk_recv_copy", call_recv_copy, send_one },
 	{ "shmk_recv_batch", call_recv_batch, send_one },
+	{ "shmk_send_multi", call_send_multi, make_room },
+	{ "shmk_recv_multi", call_recv_multi, send_one },
 	{ "shmk_poller_wait", call_poller_wait, send_one },
 	{ "shmk_topic_open", call_topic_open, make_the_topic },
 	{ "shmk_topic_writer", call_topic_writer, leave_the_role },

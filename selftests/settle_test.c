@@ -586,6 +586,124 @@ TEST_F(settle, sending_a_reference_that_was_not_published_drops_it)
 	EXPECT_SETTLED(1U, 1U);
 }
 
+/* ---- envelopes: BLOCK has the parts NODE, which its maker had received, and LEAF0 ---- */
+
+#define ENVELOPE(gen, n)	SHMK_BLOCK_UP_WORD((gen), (n), SHMK_BLOCK_USED)
+
+static void envelope(struct shmk_block *blocks)
+{
+	blocks[BLOCK].word = ENVELOPE(GEN, 3);
+	blocks[BLOCK + 1].len = SHMK_PART(SHMK_PART_INLINE, 0, 20);
+	blocks[BLOCK + 2].len = SHMK_PART(SHMK_PART_GOT, NODE + 20, NODE_GEN);
+	blocks[BLOCK + 3].len = SHMK_PART(SHMK_PART_BLOCK, LEAF0 + 20, LEAF_GEN);
+	blocks[NODE + 20].word = USED(NODE_GEN);
+	blocks[LEAF0 + 20].word = USED(LEAF_GEN);
+}
+
+TEST_F(settle, envelope_goes_with_its_parts_once)
+{
+	envelope(self->blocks);
+	ENTRY(SHMK_OP_GOT, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, FREE(GEN + 1));
+	EXPECT_EQ(AT_BLOCK(NODE + 20), FREE(NODE_GEN + 1));
+	EXPECT_EQ(AT_BLOCK(LEAF0 + 20), FREE(LEAF_GEN + 1));
+	EXPECT_SETTLED(3U, 1U);
+	/* the parts' next lives are not touched by a settler that goes again */
+	AT_BLOCK(NODE + 20) = USED(NODE_GEN + 1);
+	WORD = ENVELOPE(GEN, 3);
+	ENTRY(SHMK_OP_GOT, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(NODE + 20), USED(NODE_GEN + 1));
+	EXPECT_SETTLED(4U, 1U);
+}
+
+TEST_F(settle, envelope_being_packed_counts_what_had_been_received)
+{
+	unsigned int first;
+
+	for (first = 0; first < 2; first++) {
+		envelope(self->blocks);
+		memset(&self->settled, 0, sizeof(self->settled));
+		if (first) {
+			ENTRY(SHMK_OP_GOT, NODE + 20, NODE_GEN, AT);
+			SETTLE(DEAD);
+			ENTRY(SHMK_OP_HELD, LEAF0 + 20, LEAF_GEN, 0);
+			SETTLE(DEAD);
+		}
+		ENTRY(SHMK_OP_HELD, BLOCK, GEN, 0);
+		SETTLE(DEAD);
+		if (!first) {
+			ENTRY(SHMK_OP_GOT, NODE + 20, NODE_GEN, AT);
+			SETTLE(DEAD);
+		}
+		EXPECT_SETTLED(3U, 1U);
+	}
+}
+
+TEST_F(settle, envelope_being_taken_apart_counts_once)
+{
+	unsigned int first;
+
+	for (first = 0; first < 2; first++) {
+		envelope(self->blocks);
+		memset(&self->settled, 0, sizeof(self->settled));
+		ENTRY(SHMK_OP_GOT, first ? BLOCK : NODE + 20, first ? GEN : NODE_GEN, AT);
+		SETTLE(DEAD);
+		ENTRY(SHMK_OP_HELD, LEAF0 + 20, LEAF_GEN, AT);
+		SETTLE(DEAD);
+		ENTRY(SHMK_OP_GOT, first ? NODE + 20 : BLOCK, first ? NODE_GEN : GEN, AT);
+		SETTLE(DEAD);
+		EXPECT_SETTLED(3U, 1U);
+	}
+}
+
+TEST_F(settle, envelope_that_is_shared_keeps_its_parts_until_the_last)
+{
+	envelope(self->blocks);
+	WORD = INNER(GEN, 3, ROOT, BOTH);
+	self->blocks[LEAF2] = (struct shmk_block){ RIGHT_OF(LEAF_GEN, BLOCK), GEN };
+	self->blocks[LEAF1] = (struct shmk_block){ LEFT_OF(LEAF_GEN, BLOCK), GEN };
+	ENTRY(SHMK_OP_GOT, LEAF2, LEAF_GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, INNER(GEN, 3, ROOT, LEFT));
+	EXPECT_EQ(AT_BLOCK(LEAF0 + 20), USED(LEAF_GEN));
+	EXPECT_SETTLED(1U, 1U);
+	ENTRY(SHMK_OP_GOT, LEAF1, LEAF_GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(LEAF0 + 20), FREE(LEAF_GEN + 1));
+	EXPECT_SETTLED(5U, 2U);
+}
+
+TEST_F(settle, envelope_with_a_list_of_nonsense_is_bounded)
+{
+	unsigned int seed = 20261122, i, b;
+
+	TH_LOG("seed %u", seed);
+	for (i = 0; i < 20000; i++) {
+		/* parts that are envelopes, references, the envelope itself, outside */
+		for (b = BLOCK; b < BLOCK + 80; b++) {
+			unsigned int r = (unsigned int)rand_r(&seed);
+
+			self->blocks[b].word = r & 3 ? ENVELOPE(GEN, r >> 2 & 127) :
+					       SHMK_BLOCK_UP_WORD(GEN, BLOCK + (r >> 8 & 63), r >> 2 & 15);
+			self->blocks[b].len = SHMK_PART(r >> 20 & 3, r & 64 ? r >> 3 : BLOCK + (r >> 14 & 63),
+							GEN);
+		}
+		WORD = ENVELOPE(GEN, i);
+		ENTRY(SHMK_OP_HELD, BLOCK, GEN, 0);
+		SETTLE(DEAD);
+		ASSERT_EQ(WORD, FREE(GEN + 1));
+	}
+	/* at the very end of the pool */
+	self->spans[NR_SPANS - 1].word = SHMK_SPAN_WORD(3, ALIVE, 0, 1, SHMK_SPAN_CUT);
+	b = NR_SPANS * SHMK_SPAN_UNITS - 2;
+	self->blocks[b].word = ENVELOPE(GEN, 64);
+	ENTRY(SHMK_OP_HELD, b, GEN, 0);
+	SETTLE(DEAD);
+	EXPECT_EQ(AT_BLOCK(b), FREE(GEN + 1));
+}
+
 TEST_F(settle, garbage_for_trees_is_bounded)
 {
 	unsigned int seed = 20261121, i, b;

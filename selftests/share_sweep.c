@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * share_sweep.c - who shares, passes on or drops references is killed after every
- * instruction.
+ * share_sweep.c - who shares, passes on or drops references, or messages of several
+ * parts, is killed after every instruction.
  *
  * The survivor makes a payload, shares it, puts references into a queue and
  * may keep one. Afterwards the pool must be consistent, every payload whole as
@@ -38,7 +38,7 @@ struct round {
 struct victim {
 	struct shmk	*s;
 	struct shmk_queue *q;
-	struct shmk_msg	msg[8];
+	struct shmk_msg	msg[8];	/* the last two keep spans */
 };
 
 struct op {
@@ -47,6 +47,7 @@ struct op {
 	unsigned int	put;		/* references that wait for it */
 	bool		keep;		/* the survivor has one, too */
 	bool		eats;		/* it may be done with what it received */
+	bool		parts;		/* each reference is one part of two */
 	void		(*prepare)(struct victim *v);
 	void		(*run)(struct victim *v);
 };
@@ -64,13 +65,13 @@ static void prepare_nothing(struct victim *v)
 	(void)v;
 }
 
-/* So that splitting finds its blocks at hand, and is short. */
+/* So that splitting and packing find their blocks at hand, in spans that stay. */
 static void warm(struct victim *v)
 {
 	int i;
 
-	for (i = 2; i < 6; i++)
-		must("alloc", shmk_alloc(v->s, 1, 0, &v->msg[i]));
+	for (i = 2; i < 8; i++)
+		must("alloc", shmk_alloc(v->s, i & 1 ? 1 : 700, 0, &v->msg[i]));
 	for (i = 2; i < 6; i++)
 		shmk_free(&v->msg[i]);
 }
@@ -78,11 +79,6 @@ static void warm(struct victim *v)
 static void prepare_own(struct victim *v)
 {
 	warm(v);
-	fill(v->s, &v->msg[0], THEIRS);
-}
-
-static void prepare_cold(struct victim *v)
-{
 	fill(v->s, &v->msg[0], THEIRS);
 }
 
@@ -180,9 +176,50 @@ static void run_settle(struct victim *v)
 	v->s->backend->reap(v->s);
 }
 
-#define OP(n, min, put, keep, eats, p, r) { n, min, put, keep, eats, prepare_##p, run_##r }
+/* One reference that was received, and a block of its own. */
+static void prepare_two(struct victim *v)
+{
+	prepare_received(v);
+	fill(v->s, &v->msg[1], THEIRS);
+}
+
+static void prepare_packed(struct victim *v)
+{
+	prepare_shared(v);
+	must("pack", shmk_msg_pack(v->msg, 2, &v->msg[2]));
+	shmk_msg_move(&v->msg[0], &v->msg[2]);
+}
+
+static void run_send_multi(struct victim *v)
+{
+	shmk_send_multi(v->q, v->msg, 2, SHMK_TRY);
+}
+
+static void run_pack(struct victim *v)
+{
+	shmk_msg_pack(v->msg, 2, &v->msg[2]);
+}
+
+static void run_unpack(struct victim *v)
+{
+	shmk_msg_unpack(&v->msg[0], &v->msg[1], 2);
+}
+
+static void run_recv_multi(struct victim *v)
+{
+	shmk_recv_multi(v->q, v->msg, 2, SHMK_TRY);
+}
+
+static void run_recv_copy_parts(struct victim *v)
+{
+	unsigned char buf[2 * LEN];
+
+	shmk_recv_copy(v->q, buf, sizeof(buf), SHMK_TRY);
+}
+
+#define OP(n, min, put, keep, eats, p, r) { n, min, put, keep, eats, false, prepare_##p, run_##r }
+#define PARTS(n, min, put, keep, eats, p, r) { n, min, put, keep, eats, true, prepare_##p, run_##r }
 static const struct op ops[] = {
-	OP("share_first",	1000, 0, false, false, cold, share),
 	OP("share",		200, 0, false, false, own, share),
 	OP("share_again",	200, 0, false, false, shared, share),
 	OP("share_received",	200, 1, true, false, received, share),
@@ -201,14 +238,23 @@ static const struct op ops[] = {
 	OP("recv_copy_reference", 100, 2, false, true, nothing, recv_copy),
 	OP("forward_reference",	200, 2, true, false, nothing, forward),
 	OP("detach_holding_references", 100, 0, false, false, shared, detach),
-	OP("settle",		0, 0, false, false, nothing, settle),
+	OP("send_parts",	300, 0, false, false, shared, send_multi),
+	OP("pack_received",	200, 1, true, false, two, pack),
+	PARTS("recv_parts",	300, 2, true, false, nothing, recv_multi),
+	PARTS("recv_copy_parts", 200, 2, false, true, nothing, recv_copy_parts),
+	PARTS("unpack_received", 100, 1, true, false, received, unpack),
+	PARTS("share_whole",	200, 1, true, false, received, share),
+	PARTS("drop_whole",	60, 1, false, true, received, free),
+	PARTS("forward_whole",	200, 2, true, false, nothing, forward),
+	OP("unpack_own",	100, 0, false, false, packed, unpack),
+	OP("settle",		0, 0, false, false, nothing, settle),	/* of pairs only */
 };
 
 static void victim_main(const void *arg)
 {
 	const struct op *op = arg;
 	static struct victim v;
-	struct shmk_attach_opts opts = { .spin_us = -1 };
+	struct shmk_attach_opts opts = { .spin_us = -1, .nr_entries = 128 };
 
 	must("victim: attach", shmk_attach(uri, &opts, &v.s));
 	must("victim: queue", shmk_queue_open(v.s, "q", NULL, SHMK_TRY, &v.q));
@@ -220,10 +266,26 @@ static void victim_main(const void *arg)
 
 /* --------------------------------------------------------- the survivor -- */
 
-static void round_open(struct round *r, unsigned int put, bool keep)
+/* A reference by itself, or as one of two parts. */
+static void put_one(struct round *r, struct shmk_msg *reference, bool parts)
 {
-	struct shmk_pool_opts pool = { .bytes = POOL_BYTES, .nr_peers = 8, .nr_queues = 4 };
-	struct shmk_attach_opts opts = { .create = &pool, .exclusive = true, .spin_us = -1 };
+	struct shmk_msg two[2];
+
+	if (!parts) {
+		must("send", shmk_send(r->q, reference, SHMK_TRY));
+		return;
+	}
+	shmk_msg_move(&two[0], reference);
+	fill(r->s, &two[1], OURS);
+	must("send", shmk_send_multi(r->q, two, 2, SHMK_TRY));
+}
+
+static void round_open(struct round *r, unsigned int put, bool keep, bool parts)
+{
+	struct shmk_pool_opts pool = { .bytes = POOL_BYTES, .nr_peers = 8, .nr_queues = 4,
+				       .rings_bytes = 64 << 10 };
+	struct shmk_attach_opts opts = { .create = &pool, .exclusive = true, .spin_us = -1,
+					 .nr_entries = 128 };
 	struct shmk_queue_opts q = { .flags = SHMK_QUEUE_CREATE, .capacity = 16 };
 	struct shmk_msg more[2];
 
@@ -236,7 +298,7 @@ static void round_open(struct round *r, unsigned int put, bool keep)
 	fill(r->s, &r->own, OURS);
 	must("share", shmk_msg_share_many(&r->own, more, put));
 	while (put)
-		must("send", shmk_send(r->q, &more[--put], SHMK_TRY));
+		put_one(r, &more[--put], parts);
 	if (!keep)
 		shmk_free(&r->own);
 }
@@ -278,11 +340,12 @@ static bool whole(const struct shmk_msg *msg, int *byte)
 /* Takes all that waits; *ours of it were put by the survivor. */
 static bool take_all(struct round *r, struct shmk_msg *held, unsigned int *nr, unsigned int *ours)
 {
-	int byte, ret;
+	int byte = 0, i, ret;
 
-	while (!(ret = shmk_recv(r->q, &held[*nr], SHMK_TRY))) {
-		if (!whole(&held[(*nr)++], &byte))
-			return false;
+	while ((ret = shmk_recv_multi(r->q, &held[*nr], 2, SHMK_TRY)) > 0) {
+		for (i = 0; i < ret; i++)
+			if (!whole(&held[(*nr)++], &byte))
+				return false;
 		*ours += byte == OURS;
 	}
 	return ret == -EAGAIN || sweep_fail("recv: %s", strerror(-ret));
@@ -333,7 +396,7 @@ static void sweep(const struct op *op)
 	pid_t pid;
 
 	for (; more && ok; n = sweep_next(n), points++) {
-		round_open(&r, op->put, op->keep);
+		round_open(&r, op->put, op->keep, op->parts);
 		pid = sweep_victim(op->name, victim_main, op);
 		more = sweep_step(pid, n);
 		sweep_kill(pid);
@@ -381,6 +444,11 @@ static const struct {
 	{ "resize_deep", "settle", 0, false },
 	{ "send_both", "settle", 0, false },
 	{ "forward_reference", "settle", 2, true },
+	{ "unpack_received", "share_whole", 2, true },
+	{ "drop_whole", "drop_last", 2, false },
+	{ "send_parts", "settle", 0, false },
+	{ "pack_received", "settle", 1, true },
+	{ "unpack_received", "settle", 1, false },
 };
 
 /* Runs a to its n-th instruction, then b to its m-th; how long b is if it is let go on. */
@@ -392,7 +460,7 @@ static bool pair_kill(unsigned int i, long n, long m, long *length)
 	pid_t pa, pb;
 	long k;
 
-	round_open(&r, pairs[i].put, pairs[i].keep);
+	round_open(&r, pairs[i].put, pairs[i].keep, op_find(pairs[i].a)->parts);
 	pa = sweep_victim(a->name, victim_main, a);
 	pb = sweep_victim(b->name, victim_main, b);
 	sweep_step(pa, n);
@@ -417,7 +485,7 @@ static long op_length(unsigned int i, const char *name)
 	long n = 0;
 	pid_t pid;
 
-	round_open(&r, pairs[i].put, pairs[i].keep);
+	round_open(&r, pairs[i].put, pairs[i].keep, op_find(pairs[i].a)->parts);
 	pid = sweep_victim(name, victim_main, op);
 	while (sweep_step(pid, 1))
 		n++;
@@ -454,7 +522,7 @@ int main(void)
 	unsigned int i, n = 0;
 
 	for (i = 0; i < ARRAY_SIZE(ops); i++)
-		n += !only || !strcmp(only, ops[i].name);
+		n += ops[i].points && (!only || !strcmp(only, ops[i].name));
 	ksft_print_header();
 	ksft_set_plan(only ? n : n + (unsigned int)ARRAY_SIZE(pairs));
 	if (getenv("SHMK_SWEEP_GRID") && atoi(getenv("SHMK_SWEEP_GRID")) > 0)
@@ -462,7 +530,7 @@ int main(void)
 	snprintf(uri, sizeof(uri), "%s:share-sweep-%d", module ? "shmk" : "local", (int)getpid());
 	sweep_init();
 	for (i = 0; i < ARRAY_SIZE(ops); i++)
-		if (!only || !strcmp(only, ops[i].name))
+		if (ops[i].points && (!only || !strcmp(only, ops[i].name)))
 			sweep(&ops[i]);
 	for (i = 0; !only && i < ARRAY_SIZE(pairs); i++)
 		pair_sweep(i);

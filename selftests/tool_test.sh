@@ -640,6 +640,8 @@ examples_run() {
 	grep -q '3 blocks came back .*in use: 0' out || { cat out; exit 1; }
 	expect 0 poller "$pool"
 	[ "$(grep -c 'message\|tick\|died' out)" = 8 ] || { cat out; exit 1; }
+	expect 0 multi "$pool"
+	grep -q '2 parts: "320x200" and 100000 bytes' out || { cat out; exit 1; }
 	expect 0 share "$pool"
 	[ "$(grep -c '4 references\|worker got "one for all"\|alone again' out)" = 5 ] ||
 		{ cat out; exit 1; }

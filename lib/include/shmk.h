@@ -363,6 +363,50 @@ SHMK_API bool shmk_msg_shared(const struct shmk_msg *msg);
  */
 SHMK_API int shmk_msg_refs(const struct shmk_msg *msg);
 
+/* --------------------------------------------- messages of several parts -- */
+
+/**
+ * shmk_msg_inline() - a short message without a block, up to SHMK_INLINE_MAX bytes
+ *
+ * To be sent inline, or as a part. -EMSGSIZE.
+ */
+SHMK_API int shmk_msg_inline(struct shmk *s, const void *buf, size_t len, struct shmk_msg *msg);
+
+/**
+ * shmk_msg_pack() - one message of @n parts, 1 to 64
+ * @msgs: the parts, in their order; hold nothing any more on success
+ * @whole: must hold nothing; the message
+ *
+ * No payload is copied, but of inline messages: the parts' blocks go along in an
+ * envelope, and may be references. The whole is sent, received, shared
+ * and freed like one message, and all or none of it comes over. -E2BIG: more
+ * than 64; -EINVAL: a part has parts; -EBUSY, -ENOMEM, -ENOBUFS.
+ */
+SHMK_API int shmk_msg_pack(struct shmk_msg *msgs, unsigned int n, struct shmk_msg *whole);
+
+/**
+ * shmk_msg_unpack() - take it apart again
+ * @whole: holds nothing any more on success
+ * @max: room in @msgs, which must hold nothing
+ *
+ * A message without parts is its only one. Return: how many. -EMSGSIZE: more than
+ * @max; -ENOBUFS; -EBUSY: shared, or of a queue that redelivers: read its parts
+ * where they are.
+ */
+SHMK_API int shmk_msg_unpack(struct shmk_msg *whole, struct shmk_msg *msgs, unsigned int max);
+
+/**
+ * shmk_msg_parts() - how many parts it has; 0 if it is a plain message
+ *
+ * shmk_recv() of such a message gives the whole: its len is 0, and nothing is to be
+ * read at its data. Freeing it frees all; shmk_recv_copy() copies all parts, one
+ * after the other.
+ */
+SHMK_API unsigned int shmk_msg_parts(const struct shmk_msg *msg);
+
+/* shmk_msg_part() - where part @i is, and its length; its lifetime is the whole's. -ENOENT. */
+SHMK_API int shmk_msg_part(const struct shmk_msg *whole, unsigned int i, void **data, size_t *len);
+
 /* ------------------------------------------------------------- queues -- */
 
 #define SHMK_QUEUE_CREATE	0x1	/* make it if there is none */
@@ -463,6 +507,24 @@ SHMK_API int64_t shmk_recv_copy(struct shmk_queue *q, void *buf, size_t room, in
 
 /* shmk_recv_batch() - up to @n that are there, waiting for the first only. Return: how many. */
 SHMK_API int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
+			     int64_t deadline);
+
+/**
+ * shmk_send_multi() - send @n messages as the parts of one; on success they hold nothing any more
+ *
+ * As shmk_msg_pack() and shmk_send(), but that a failure leaves all as it was.
+ */
+SHMK_API int shmk_send_multi(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
+			     int64_t deadline);
+
+/**
+ * shmk_recv_multi() - receive a message and take it apart
+ *
+ * Return: how many parts, 1 for a plain message. When it was received but cannot be
+ * taken apart (-EMSGSIZE, -EBUSY, -ENOBUFS; never with room for 64 parts that are
+ * not shared, and entries for them), @msgs[0] holds it whole; else @msgs[0].data is NULL.
+ */
+SHMK_API int shmk_recv_multi(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int max,
 			     int64_t deadline);
 
 /**

@@ -231,10 +231,17 @@ struct shmk_status {
  *   only(g) -> FREE(g+1)        the last one goes, by its holder
  *   only(g) -> held(g+1)        the last one's holder takes its parent's place
  * A child does not care what became of a parent whose generation has grown.
+ *
+ * A USED block, or root, whose up is not 0 is the envelope of so many parts. The
+ * record of its unit 1 + i has in its len the name of part i:
+ *   { gen:32, block:28, kind:4 }     held by the envelope, freed with it
+ *   { length:32, offset:28, INLINE } bytes of the envelope itself
+ *   USED(g, 0) -> USED(g, n)         by its holder, who holds the parts, too, and
+ *                                    then lets go of them
  */
 struct shmk_block {
 	__u64	word;
-	__u64	len;		/* USED and root: payload bytes; child: its parent's generation */
+	__u64	len;		/* USED and root: payload bytes, of all parts; child: its parent's generation */
 };
 
 #define SHMK_BLOCK_LEN(len)	((len) & ((1ULL << 44) - 1))
@@ -260,6 +267,19 @@ enum shmk_children {
 	SHMK_CHILDREN_LEFT	= 1,	/* that one only */
 	SHMK_CHILDREN_RIGHT	= 2,
 };
+
+enum shmk_part_kind {
+	SHMK_PART_BLOCK		= 1,
+	SHMK_PART_GOT		= 2,	/* BLOCK, and who made the envelope had received it */
+	SHMK_PART_INLINE	= 3,
+};
+
+#define SHMK_PARTS_MAX		64
+#define SHMK_PART(kind, arg, gen) \
+	((__u64)(__u32)(gen) << 32 | (__u64)(arg) << 4 | (kind))
+#define SHMK_PART_KIND(part)		((__u32)(part) & 0xf)
+#define SHMK_PART_ARG(part)		((__u32)(part) >> 4)
+#define SHMK_PART_GEN(part)		((__u32)((part) >> 32))
 
 /* Most references between a payload and a leaf, the leaf included. */
 #define SHMK_SHARE_DEPTH	48
