@@ -337,10 +337,11 @@ SHMK_API void shmk_msg_move(struct shmk_msg *to, struct shmk_msg *from);
  * long as shmk_msg_shared(), who writes to it writes to the others' message.
  * Its length is fixed; room is len.
  *
- * Costs two blocks of one unit and a ledger entry. -ENOMEM, -ENOBUFS; -EMLINK:
- * this one has come about by more than 48 splits of which all have other ends
- * left; share_many() makes them flat. -EBUSY: of a queue that redelivers, and not
- * accepted yet. A message that was received stays the one that counts as lost.
+ * Costs two blocks of one unit and a ledger entry. -ENOMEM, -ENOBUFS; -EBUSY: the
+ * message is not held in the plain way. -EMLINK: 48 splits lie between this one and the
+ * payload. share_many() splits evenly, and who shares the only reference left begins
+ * anew; but who for ever shares the newest of several and drops the oldest gets
+ * there, and has to copy. A message that was received stays the one that counts as lost.
  */
 SHMK_API int shmk_msg_share(struct shmk_msg *msg, struct shmk_msg *other);
 
