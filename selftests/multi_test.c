@@ -352,6 +352,57 @@ TEST_F(multi, killed_holder_loses_one_message_for_each)
 	drop(self->got, 7);
 }
 
+/* From a queue that redelivers: one whole message, and is killed with it. */
+static void redo_holder(struct child_end *end, void *arg)
+{
+	static struct shmk_msg got[8];
+	struct shmk *s = peer(arg, 0);
+	struct shmk_queue *q;
+
+	if (shmk_queue_open(s, "redo", NULL, SHMK_TRY, &q) ||
+	    shmk_recv_multi(q, got, 8, watchdog()) != -EBUSY || shmk_msg_parts(&got[0]) != 7)
+		_exit(91);
+	tell(end, 1);
+	pause();
+}
+
+TEST_F(multi, whole_with_shared_parts_is_delivered_again)
+{
+	struct shmk_queue_opts opts = { .flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_REDELIVER };
+	struct shmk_msg other;
+	struct shmk_queue *q;
+	struct child c;
+	unsigned int i;
+	void *data;
+	size_t len;
+
+	ASSERT_EQ(shmk_queue_open(self->a, "redo", &opts, SHMK_TRY, &q), 0);
+	ASSERT_TRUE(make(self->a, self->m, 7));
+	ASSERT_EQ(shmk_msg_share(&self->m[1], &other), 0);
+	ASSERT_EQ(shmk_send_multi(q, self->m, 7, SHMK_TRY), 0);
+	child_start(&c, redo_holder, self->uri);
+	ASSERT_EQ(child_hear(&c), 1);
+	CHECK();
+	child_kill(&c);
+	ASSERT_EQ(shmk_recv(q, &self->whole, watchdog()), 0);
+	EXPECT_EQ(self->whole.redelivered, 1);
+	ASSERT_EQ(shmk_msg_parts(&self->whole), 7);
+	for (i = 0; i < 7; i++) {
+		ASSERT_EQ(shmk_msg_part(&self->whole, i, &data, &len), 0);
+		EXPECT_TRUE(bytes_are(data, len, i));
+	}
+	EXPECT_EQ(shmk_msg_unpack(&self->whole, self->got, MOST), -EBUSY);
+	EXPECT_EQ(shmk_msg_share(&self->whole, &self->got[0]), -EBUSY);
+	/* sent on it is acknowledged */
+	ASSERT_EQ(shmk_send(self->qa, &self->whole, SHMK_TRY), 0);
+	ASSERT_EQ(shmk_recv_multi(self->qb, self->got, MOST, SHMK_TRY), 7);
+	EXPECT_TRUE(sound(self->got, 7));
+	drop(self->got, 7);
+	EXPECT_FALSE(shmk_msg_shared(&other));
+	shmk_free(&other);
+	EXPECT_EQ(pool_stat(self->a).lost_messages, 0);
+}
+
 static uint32_t loops(uint32_t most)
 {
 	const char *s = getenv("SHMK_TEST_LOOPS");
