@@ -3,7 +3,8 @@
  * poller.c - one wait for many things.
  *
  * Vocabulary
- *   source   a side of a queue, the events of the attachment, or a caller's fd.
+ *   source   a side of a queue, a subscription (which is the RECV side of a queue of its
+ *            own), the events of the attachment, or a caller's fd.
  *   hot      of a side: its slots are looked at in each wait. It was ready not long
  *            ago, or is new.
  *   armed    of a side: it went through S0 .. S3 of wait.c and was not ready, and its
@@ -44,6 +45,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "topic.h"
 #include "wait.h"
 
 #define LOOK_MAX	32	/* so many armed sides are looked at in each wait */
@@ -57,7 +59,8 @@ struct source {
 	void			*tag;
 	int			kind;		/* SHMK_READY_* */
 	bool			armed;
-	struct shmk_queue	*q;		/* SHMK_READY_QUEUE */
+	struct shmk_queue	*q;		/* of a queue, or a subscription's */
+	struct shmk_sub		*sub;		/* SHMK_READY_SUB */
 	uint32_t		side;
 	int			fd;
 	uint64_t		told;		/* the last wait that did */
@@ -79,6 +82,7 @@ struct shmk_poller {
 	struct spin		spin;
 	struct list		hot;
 	struct list		armed;
+	struct list		dozing;		/* armed subscriptions */
 	struct list		others;		/* no queue */
 };
 
@@ -114,9 +118,9 @@ static void list_del(struct list *list, struct source *src)
 
 static struct list *list_of(struct shmk_poller *p, const struct source *src)
 {
-	if (src->kind != SHMK_READY_QUEUE)
+	if (!src->q)
 		return &p->others;
-	return src->armed ? &p->armed : &p->hot;
+	return !src->armed ? &p->hot : src->sub ? &p->dozing : &p->armed;
 }
 
 /* To the end of the hot ones, also if it is one. */
@@ -132,14 +136,14 @@ static void make_armed(struct shmk_poller *p, struct source *src)
 {
 	list_del(&p->hot, src);
 	src->armed = true;
-	list_add(&p->armed, src);
+	list_add(list_of(p, src), src);
 }
 
 /* ------------------------------------------------------------- sources -- */
 
 static bool source_ready(const struct source *src)
 {
-	return shmk_ring_ready(&src->q->rv, src->side);
+	return side_ready(src->q, src->side);
 }
 
 static bool full(const struct found *f)
@@ -158,7 +162,8 @@ static void tell(struct shmk_poller *p, struct found *f, struct source *src, uin
 	f->ready[f->nr++] = (struct shmk_ready) {
 		.kind = src->kind,
 		.tag = src->tag,
-		.queue = src->q,
+		.queue = src->sub ? NULL : src->q,
+		.sub = src->sub,
 		.side = (int)src->side,
 		.fd = src->kind == SHMK_READY_FD ? src->fd : -1,
 		.events = events,
@@ -203,7 +208,7 @@ static int arm_hot(struct shmk_poller *p, bool by_caller)
 /* Must the set be asked to know about all? */
 static bool has_unseen(const struct shmk_poller *p)
 {
-	return p->others.nr || p->armed.nr > LOOK_MAX;
+	return p->others.nr || p->dozing.nr || p->armed.nr > LOOK_MAX;
 }
 
 static void look_list(struct shmk_poller *p, struct list *list, struct found *f)
@@ -224,6 +229,21 @@ static void look_list(struct shmk_poller *p, struct list *list, struct found *f)
 	}
 }
 
+/*
+ * A subscription is rung for only while its ledger says that it sleeps, and reading
+ * takes that back. So one that was read since it was armed is not armed any more.
+ */
+static void wake_dozing(struct shmk_poller *p)
+{
+	struct source *src = p->dozing.head.next, *next;
+
+	for (unsigned int n = p->dozing.nr; n; n--, src = next) {
+		next = src->next;
+		if (!src->sub->asleep)
+			make_hot(p, src);
+	}
+}
+
 static void look(struct shmk_poller *p, struct found *f)
 {
 	unsigned int nr_armed = p->armed.nr;
@@ -238,7 +258,7 @@ static void told_by_set(struct shmk_poller *p, struct found *f, struct source *s
 {
 	bool gone = events & (EPOLLERR | EPOLLHUP);
 
-	if (src->kind == SHMK_READY_QUEUE) {
+	if (src->q) {
 		if (src->told == p->round)
 			return;
 		make_hot(p, src);
@@ -415,6 +435,7 @@ int shmk_poller_wait(struct shmk_poller *p, struct shmk_ready *ready, unsigned i
 	if (!n || n > INT32_MAX)
 		return -EINVAL;
 	p->round++;
+	wake_dozing(p);
 	ret = look_around(p, &f);
 	if (!ret && !f.nr && deadline == SHMK_TRY) {
 		ret = give_up(p, &f);
@@ -430,10 +451,10 @@ int shmk_poller_wait(struct shmk_poller *p, struct shmk_ready *ready, unsigned i
 
 static struct source *find(struct shmk_poller *p, int kind, const struct shmk_queue *q, int what)
 {
-	struct list *const lists[] = { &p->hot, &p->armed, &p->others };
+	struct list *const lists[] = { &p->hot, &p->armed, &p->dozing, &p->others };
 	struct source *src;
 
-	for (unsigned int i = 0; i < 3; i++)
+	for (unsigned int i = 0; i < 4; i++)
 		for (src = lists[i]->head.next; src != &lists[i]->head; src = src->next)
 			if (src->kind == kind && src->q == q &&
 			    what == (q ? (int)src->side : src->fd))
@@ -469,7 +490,7 @@ static int source_add(struct shmk_poller *p, const struct source *like, uint32_t
 		return ret;
 	}
 	list_add(list_of(p, src), src);
-	if (src->kind == SHMK_READY_QUEUE && p->exported)
+	if (src->q && p->exported)
 		arm(p, src, true);
 	return 0;
 }
@@ -493,6 +514,27 @@ int shmk_poller_add(struct shmk_poller *p, struct shmk_queue *q, int side, void 
 	src.fd = q->side[side].fd;
 	src.used = p->round;
 	return source_add(p, &src, (uint32_t)q->side[side].events);
+}
+
+int shmk_poller_add_sub(struct shmk_poller *p, struct shmk_sub *sub, void *tag)
+{
+	struct source src = { .kind = SHMK_READY_SUB, .q = &sub->q, .sub = sub, .tag = tag };
+	ERRNO_KEPT;
+	struct shmk *s = p->shmk;
+	int ret;
+
+	if (sub->q.shmk != s)
+		return -EINVAL;
+	if (s->rdonly && s->backend->wait_slice_ns != INT64_MAX)
+		return -EOPNOTSUPP;	/* as shmk_sub_fd() */
+	if (find(p, SHMK_READY_SUB, &sub->q, SHMK_SIDE_RECV))
+		return -EEXIST;
+	ret = side_open(&sub->q, SHMK_SIDE_RECV);
+	if (ret)
+		return ret;
+	src.fd = sub->q.side[SHMK_SIDE_RECV].fd;
+	src.used = p->round;
+	return source_add(p, &src, (uint32_t)sub->q.side[SHMK_SIDE_RECV].events);
 }
 
 int shmk_poller_add_events(struct shmk_poller *p, void *tag)
@@ -540,6 +582,11 @@ int shmk_poller_remove(struct shmk_poller *p, struct shmk_queue *q, int side)
 	return source_remove(p, find(p, SHMK_READY_QUEUE, q, side));
 }
 
+int shmk_poller_remove_sub(struct shmk_poller *p, struct shmk_sub *sub)
+{
+	return source_remove(p, find(p, SHMK_READY_SUB, &sub->q, SHMK_SIDE_RECV));
+}
+
 int shmk_poller_remove_events(struct shmk_poller *p)
 {
 	return source_remove(p, find(p, SHMK_READY_EVENTS, NULL, shmk_event_fd(p->shmk)));
@@ -556,9 +603,11 @@ void poller_forget(struct shmk_queue *q)
 	struct shmk *s = q->shmk;
 	bool locked = lock(&s->lock);
 
-	for (struct shmk_poller *p = s->pollers; p; p = p->next)
+	for (struct shmk_poller *p = s->pollers; p; p = p->next) {
 		for (int side = 0; side < 2; side++)
 			source_remove(p, find(p, SHMK_READY_QUEUE, q, side));
+		source_remove(p, find(p, SHMK_READY_SUB, q, SHMK_SIDE_RECV));
+	}
 	unlock(&s->lock, locked);
 }
 
@@ -609,6 +658,7 @@ static void poller_free(struct shmk_poller *p)
 {
 	list_free(&p->hot);
 	list_free(&p->armed);
+	list_free(&p->dozing);
 	list_free(&p->others);
 	close(p->set);
 	free(p);
@@ -627,6 +677,7 @@ int shmk_poller_open(struct shmk *s, struct shmk_poller **out)
 	p->shmk = s;
 	list_init(&p->hot);
 	list_init(&p->armed);
+	list_init(&p->dozing);
 	list_init(&p->others);
 	p->set = epoll_create1(EPOLL_CLOEXEC);
 	ret = p->set < 0 ? -errno : set_add(p, s->interrupt_fd, EPOLLIN, NULL);

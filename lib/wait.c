@@ -164,7 +164,7 @@ void lock_slow(struct lock *lock)
 
 /* ------------------------------------------------------------- waking -- */
 
-static bool side_ready(struct shmk_queue *q, uint32_t side)
+bool side_ready(struct shmk_queue *q, uint32_t side)
 {
 	return q->ready ? q->ready(q, side) : shmk_ring_ready(&q->rv, side);
 }

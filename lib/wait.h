@@ -16,6 +16,8 @@
 #define NS_PER_S	1000000000LL
 #define NO_ENTRY_NS	1000000LL	/* who cannot be armed looks so often */
 
+/* wait.c: is there something to do for the side? */
+bool side_ready(struct shmk_queue *q, uint32_t side);
 /* wait.c: 0 if the side became ready after all, -EAGAIN: armed, -ENOBUFS: cannot be armed. */
 int side_arm(struct shmk_queue *q, uint32_t side);
 /* Without an entry: the fd then tells old news too, but it tells all. */

@@ -736,6 +736,126 @@ TEST_F_TIMEOUT(poller, a_sender_killed_at_any_instruction_leaves_no_poller_aslee
 	child_end(sleeper);
 }
 
+/* -------------------------------------------------------- subscriptions -- */
+
+static struct shmk_topic *topic(struct shmk *s)
+{
+	struct shmk_topic_opts opts = { .flags = SHMK_TOPIC_CREATE, .depth = 4, .nr_readers = 4 };
+	struct shmk_topic *t = NULL;
+
+	CHECK(!shmk_topic_open(s, "topic", &opts, SHMK_TRY, &t));
+	return t;
+}
+
+/* Each value when the one before was told to have been read; sometimes two at once. */
+static void publish_when_told(void *arg)
+{
+	struct shmk *s = join();
+	struct shmk_queue *go = queue(s, "go", 4);
+	struct shmk_topic *t = topic(s);
+	uint64_t value;
+
+	(void)arg;
+	CHECK(!shmk_topic_writer(t, watchdog()));
+	for (;;) {
+		CHECK(!get(go, &value, SHMK_FOREVER));
+		CHECK(!shmk_topic_publish_copy(t, &value, sizeof(value), watchdog()));
+		if (value % 7 == 0)
+			CHECK(!shmk_topic_publish_copy(t, &value, sizeof(value), watchdog()));
+	}
+}
+
+TEST_F_TIMEOUT(poller, subscriptions_and_queues_are_waited_for_together, 120)
+{
+	struct shmk_queue *go = queue(self->s, "go", 4);
+	struct shmk_topic *t = topic(self->s);
+	unsigned int seed = 1;
+	struct shmk_ready r[4];
+	struct shmk_sub *sub;
+	uint64_t value, next = 0;
+	pid_t publisher;
+	int n;
+
+	ASSERT_EQ(0, shmk_topic_subscribe(t, &(struct shmk_sub_opts){ .wait = false }, &sub));
+	ASSERT_EQ(0, shmk_poller_add_sub(self->p, sub, &sub));
+	EXPECT_EQ(-EEXIST, shmk_poller_add_sub(self->p, sub, &sub));
+	EXPECT_EQ(-EAGAIN, shmk_poller_wait(self->p, r, 4, SHMK_TRY));
+	publisher = child(publish_when_told, NULL);
+	ASSERT_EQ(0, put(self->q[0], 1, SHMK_TRY));
+	while (next < (uint64_t)cycles / 10) {
+		ASSERT_EQ(0, put(go, next, SHMK_TRY));
+		/* Reads that the poller knows nothing of, at any moment. */
+		if (next % 3 == 0) {
+			busy((unsigned int)rand_r(&seed) % 2000);
+			n = shmk_topic_read(sub, &value, sizeof(value), NULL, SHMK_TRY) == 8;
+		} else {
+			n = 0;
+		}
+		while (!n) {
+			n = shmk_poller_wait(self->p, r, 4, watchdog());
+			ASSERT_LT(0, n) TH_LOG("lost at %d", (int)next);
+			n = 0;
+			for (int i = 0; i < 4 && r[i].kind; i++)
+				if (r[i].kind == SHMK_READY_SUB && r[i].sub == sub &&
+				    r[i].tag == &sub)
+					n |= shmk_topic_read(sub, &value, sizeof(value), NULL,
+							     SHMK_TRY) == 8;
+			memset(r, 0, sizeof(r));
+		}
+		next++;
+		while (shmk_topic_read(sub, &value, sizeof(value), NULL, SHMK_TRY) == 8)
+			;
+	}
+	kill(publisher, SIGKILL);
+	child_end(publisher);
+	EXPECT_EQ(0, get(self->q[0], &value, SHMK_TRY));	/* it was told all the time */
+	EXPECT_EQ(0, shmk_poller_remove_sub(self->p, sub));
+	EXPECT_EQ(-ENOENT, shmk_poller_remove_sub(self->p, sub));
+	EXPECT_EQ(0, shmk_poller_add_sub(self->p, sub, &sub));
+	shmk_topic_unsubscribe(sub);
+	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 4, shmk_deadline_ms(2)));
+	shmk_topic_close(t);
+}
+
+static struct shmk_sub *read_by_bell;
+static int (*real_bell)(struct shmk *s, const struct shmk_bell_one *bells, unsigned int nr);
+
+/* The reader is faster than the bell, which then finds that it does not sleep. */
+static int read_before_bell(struct shmk *s, const struct shmk_bell_one *bells, unsigned int nr)
+{
+	uint64_t value;
+
+	if (read_by_bell)
+		CHECK(shmk_topic_read(read_by_bell, &value, sizeof(value), NULL, SHMK_TRY) == 8);
+	return real_bell(s, bells, nr);
+}
+
+TEST_F(poller, a_subscription_that_was_read_while_armed_is_armed_again)
+{
+	struct shmk *other = join();
+	struct shmk_backend hooked = *other->backend;
+	struct shmk_topic *t = topic(self->s), *w = topic(other);
+	struct shmk_ready r[4];
+	struct shmk_sub *sub;
+	uint64_t value = 5;
+
+	real_bell = hooked.bell;
+	hooked.bell = read_before_bell;
+	other->backend = &hooked;
+	ASSERT_EQ(0, shmk_topic_writer(w, SHMK_TRY));
+	ASSERT_EQ(0, shmk_topic_subscribe(t, &(struct shmk_sub_opts){ .wait = false }, &sub));
+	ASSERT_EQ(0, shmk_poller_add_sub(self->p, sub, &sub));
+	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 4, shmk_deadline_ms(2)));
+	read_by_bell = sub;
+	ASSERT_EQ(0, shmk_topic_publish_copy(w, &value, sizeof(value), SHMK_TRY));
+	read_by_bell = NULL;
+	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 4, shmk_deadline_ms(2)));
+	ASSERT_EQ(0, shmk_topic_publish_copy(w, &value, sizeof(value), SHMK_TRY));
+	EXPECT_EQ(1, shmk_poller_wait(self->p, r, 4, shmk_deadline_ms(3000)));
+	EXPECT_EQ(sub, r[0].sub);
+	shmk_detach(other);
+}
+
 /* ------------------------------------------------- the caller's own loop -- */
 
 static int poll_once(int fd, int ms)

@@ -835,12 +835,14 @@ SHMK_API int shmk_uring_handle(struct shmk_queue *q, const struct io_uring_cqe *
 #define SHMK_READY_QUEUE	1	/* receive from, or send to, @queue */
 #define SHMK_READY_EVENTS	2	/* call shmk_event_next() until -EAGAIN */
 #define SHMK_READY_FD		3	/* @fd is ready for @events */
+#define SHMK_READY_SUB		4	/* read @sub */
 
 /**
  * struct shmk_ready - something that a poller found ready
  * @kind: SHMK_READY_*
  * @tag: as given when it was added
  * @queue, @side: of SHMK_READY_QUEUE
+ * @sub: of SHMK_READY_SUB
  * @fd: of SHMK_READY_FD, else -1
  * @events: as of poll(2): POLLIN, POLLOUT, POLLHUP ...
  */
@@ -851,6 +853,7 @@ struct shmk_ready {
 	uint32_t	events;
 	void		*tag;
 	struct shmk_queue *queue;
+	struct shmk_sub	*sub;
 };
 
 /**
@@ -868,12 +871,15 @@ SHMK_API void shmk_poller_close(struct shmk_poller *p);
  * shmk_queue_close() takes it out. -EEXIST: it is in already.
  */
 SHMK_API int shmk_poller_add(struct shmk_poller *p, struct shmk_queue *q, int side, void *tag);
+/* shmk_poller_add_sub() - a subscription; the end of that takes it out. -EOPNOTSUPP as shmk_sub_fd(). */
+SHMK_API int shmk_poller_add_sub(struct shmk_poller *p, struct shmk_sub *sub, void *tag);
 /* shmk_poller_add_events() - attaches, deaths ...: when shmk_event_next() has something (or, seldom, had). */
 SHMK_API int shmk_poller_add_events(struct shmk_poller *p, void *tag);
 /* shmk_poller_add_fd() - @events as of poll(2). Remove it before it is closed. -EPERM: fd that cannot be polled. */
 SHMK_API int shmk_poller_add_fd(struct shmk_poller *p, int fd, short events, void *tag);
 /* shmk_poller_remove() and its like: -ENOENT if it is not in. */
 SHMK_API int shmk_poller_remove(struct shmk_poller *p, struct shmk_queue *q, int side);
+SHMK_API int shmk_poller_remove_sub(struct shmk_poller *p, struct shmk_sub *sub);
 SHMK_API int shmk_poller_remove_events(struct shmk_poller *p);
 SHMK_API int shmk_poller_remove_fd(struct shmk_poller *p, int fd);
 
