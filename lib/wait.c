@@ -73,6 +73,8 @@
 #define SPIN_MAX_NS	(4 * NS_PER_S)
 #define SPIN_FIRST	64	/* looks before the clock is read; a few us */
 #define SPIN_PENALTY	127
+#define ALLOC_FIRST_NS	(50 * NS_PER_US)
+#define ALLOC_LAST_NS	(5 * NS_PER_MS)
 
 /* -------------------------------------------------------------- clock -- */
 
@@ -517,6 +519,36 @@ int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *a
 		s->backend->events_close(s, stream);
 	}
 	return ret;
+}
+
+/* -------------------------------------------------------------- memory -- */
+
+/*
+ * Who frees is not asked to tell: that would cost every free a look at a word that
+ * others write. So whoever waits looks again by itself, at growing distances.
+ */
+int shmk_alloc_wait(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg,
+		    int64_t deadline)
+{
+	ERRNO_KEPT;
+	int64_t pause = ALLOC_FIRST_NS, now;
+	int ret, woken;
+
+	for (;;) {
+		ret = shmk_alloc(s, len, align, msg);
+		if (ret != -ENOMEM || deadline == SHMK_TRY)
+			return ret;
+		now = now_ns();
+		ret = wait_over(s, now, deadline);
+		if (ret)
+			return ret;
+		woken = poll_sleep(s, -1, 0, timeout_until(now, now + pause, deadline));
+		if (woken < 0)
+			return woken;
+		if ((woken & WOKEN_INTERRUPT) && !interrupted(s))
+			interrupt_lower(s);
+		pause = pause * 2 < ALLOC_LAST_NS ? pause * 2 : ALLOC_LAST_NS;
+	}
 }
 
 /* --------------------------------------------------------------- life -- */

@@ -321,6 +321,68 @@ TEST_F(block, enomem_leaves_nothing_behind)
 	free_all(self->msg, n);
 }
 
+#define POOL	((size_t)NR_SPANS * SPAN)
+
+/* Takes three quarters of the pool, and frees them or dies with them when told. */
+static void hog(struct child_end *end, void *arg)
+{
+	struct shmk *s = peer(arg, 0);
+	struct shmk_msg msg;
+
+	tell(end, !shmk_alloc(s, POOL / 4 * 3, 0, &msg));
+	if (hear(end->from))
+		raise(SIGKILL);
+	shmk_free(&msg);
+	hear(end->from);
+}
+
+struct waiter_for_memory {
+	struct shmk *s;
+	atomic_int begun;
+	struct shmk_msg msg;
+	int ret;
+};
+
+static void *wait_for_memory(void *arg)
+{
+	struct waiter_for_memory *w = arg;
+
+	atomic_store(&w->begun, 1);
+	w->ret = shmk_alloc_wait(w->s, POOL / 2, 0, &w->msg, watchdog());
+	return NULL;
+}
+
+TEST_F(block, who_waits_for_memory_gets_what_others_free_or_leave_behind)
+{
+	struct waiter_for_memory w = { .s = self->s };
+	pthread_t thread;
+	struct child c;
+	int64_t end;
+
+	EXPECT_EQ(-E2BIG, shmk_alloc_wait(self->s, 2 * POOL, 0, &w.msg, watchdog()));
+	EXPECT_EQ(-EINVAL, shmk_alloc_wait(self->s, 1, 3, &w.msg, watchdog()));
+	for (int dies = 0; dies < 2; dies++) {
+		child_start(&c, hog, self->uri);
+		ASSERT_EQ(1, child_hear(&c));
+		EXPECT_EQ(-ENOMEM, shmk_alloc_wait(self->s, POOL / 2, 0, &w.msg, SHMK_TRY));
+		end = now_ns() + 7000000;
+		EXPECT_EQ(-ETIMEDOUT, shmk_alloc_wait(self->s, POOL / 2, 0, &w.msg, end));
+		EXPECT_LE(end, now_ns());
+		EXPECT_EQ(NULL, w.msg.data);
+		atomic_store(&w.begun, 0);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_memory, &w));
+		while (!atomic_load(&w.begun))
+			sched_yield();
+		usleep(3000);
+		child_tell(&c, dies);
+		pthread_join(thread, NULL);
+		EXPECT_EQ(0, w.ret) TH_LOG("%s", dies ? "killed" : "freed");
+		if (!w.ret)
+			shmk_free(&w.msg);
+		child_kill(&c);
+	}
+}
+
 TEST_F(block, read_only_member_gets_none)
 {
 	struct shmk_attach_opts opts = { .flags = SHMK_ATTACH_RDONLY };

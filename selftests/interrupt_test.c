@@ -25,7 +25,7 @@ struct place {
 	struct shmk_queue	*empty, *full;		/* of s */
 	struct shmk_queue	*fill, *drain;		/* the same two, of other */
 	struct shmk_poller	*p;
-	struct shmk_msg		msg;
+	struct shmk_msg		msg, hog;
 	struct shmk_topic	*mine, *theirs;		/* of s; s writes to the one, other to the other */
 	struct shmk_topic	*others;		/* the second, of other */
 	struct shmk_sub		*slow;			/* of mine, and other's: s waits for it */
@@ -220,7 +220,25 @@ static void send_one(struct place *at)
 	CHECK(!put(at->fill, 1, SHMK_TRY));
 }
 
+static int64_t call_alloc_wait(struct place *at, int64_t deadline)
+{
+	int64_t ret;
+
+	if (!at->msg.data && !at->hog.data)
+		CHECK(!shmk_alloc(at->other, 600 << 10, 0, &at->hog));
+	ret = shmk_alloc_wait(at->s, 600 << 10, 0, &at->msg, deadline);
+	if (!ret)
+		shmk_free(&at->msg);
+	return ret;
+}
+
+static void free_the_hog(struct place *at)
+{
+	shmk_free(&at->hog);
+}
+
 static const struct row rows[] = {
+	{ "shmk_alloc_wait", call_alloc_wait, free_the_hog },
 	{ "shmk_wait_peers", call_wait_peers, one_more_peer },
 	{ "shmk_queue_open", call_queue_open, make_the_queue },
 	{ "shmk_send", call_send, make_room },

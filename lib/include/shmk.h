@@ -317,6 +317,15 @@ struct shmk_msg {
  */
 SHMK_API int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg);
 
+/**
+ * shmk_alloc_wait() - the same, but wait for a block while the pool has none
+ *
+ * Looks again every 50 us at first, then every 5 ms: no bell rings when memory is freed. What a
+ * dead peer held is found as soon as it is settled. -ETIMEDOUT, -EINTR; with SHMK_TRY it is shmk_alloc().
+ */
+SHMK_API int shmk_alloc_wait(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg,
+			     int64_t deadline);
+
 /* shmk_free() - give it back; of an inline or empty message it forgets the contents. */
 SHMK_API void shmk_free(struct shmk_msg *msg);
 
