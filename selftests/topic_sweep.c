@@ -264,7 +264,7 @@ static const struct op ops[] = {
 	{ "publish_with_sleepers", 200, true, as_writer_heard, run_publish_copy },
 	{ "publish_many", 1000, true, as_writer, run_publish_many },
 	{ "become_writer", 60, true, as_guest, run_become_writer },
-	{ "release_role", 30, true, as_writer, run_release_role },
+	{ "release_role", 20, true, as_writer, run_release_role },
 	{ "want_role", 100, false, as_guest, run_want_role },
 	{ "take", 60, false, as_reader, run_take },
 	{ "take_waited_for", 60, false, as_reader_waited_for, run_take },

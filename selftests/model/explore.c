@@ -28,7 +28,7 @@
  * there, or is reported lost; every block is free or in the ring; nobody sleeps
  * beside a message.
  *
- * explore [SCENARIO]; EXPLORE_STATES=n: at most so many states of each, 0: all;
+ * explore [SCENARIO or SCENARI*]; EXPLORE_STATES=n: at most so many states of each, 0: all;
  * EXPLORE_TRACE=1: prints the stores of an execution that went wrong.
  */
 #include <errno.h>
@@ -39,6 +39,7 @@
 #include <time.h>
 
 #include "internal.h"
+#include "../../lib/topic.h"
 #include "kselftest.h"
 
 #if !defined(__x86_64__)
@@ -60,6 +61,9 @@ int main(void)
 #define BUFFER		8
 #define DEPTH		4096
 #define IDS		16
+#define READERS		2
+#define ELEMENTS	8
+#define ELEMENT_NEXT	3	/* the last of 1 slot, 2 readers and 1 */
 
 /* -------------------------------------------------------- shared words -- */
 
@@ -75,6 +79,11 @@ static struct world {
 	struct shmk_ring	ring;
 	unsigned char		slots[64 * SLOTS] __attribute__((aligned(64)));
 	struct ledger		ledgers[PEERS];
+	struct shmk_row		rows[READERS];
+	struct {
+		struct shmk_element	head;
+		uint64_t		payload[8];
+	} elements[ELEMENTS];
 } world;
 
 /* -------------------------------------------------------------- actors -- */
@@ -102,6 +111,8 @@ struct actor {
 	unsigned int	nr_buffered;
 	struct shmk	s;
 	struct shmk_queue q;
+	struct shmk_topic t;
+	struct shmk_sub	sub;
 	unsigned char	*stack;
 };
 
@@ -220,10 +231,18 @@ static const char *word_name(const void *p)
 	else if (at < offsetof(struct world, ledgers))
 		i = at - offsetof(struct world, slots),
 		snprintf(name, sizeof(name), "slot %zu %c", i / 64, i % 64 ? 'T' : 'P');
-	else
+	else if (at < offsetof(struct world, rows))
 		i = at - offsetof(struct world, ledgers),
 		snprintf(name, sizeof(name), "ledger %zu +%zu", i / sizeof(world.ledgers[0]),
 			 i % sizeof(world.ledgers[0]));
+	else if (at < offsetof(struct world, elements))
+		i = at - offsetof(struct world, rows),
+		snprintf(name, sizeof(name), "row %zu +%zu", i / sizeof(world.rows[0]),
+			 i % sizeof(world.rows[0]));
+	else
+		i = at - offsetof(struct world, elements),
+		snprintf(name, sizeof(name), "element %zu +%zu", i / sizeof(world.elements[0]),
+			 i % sizeof(world.elements[0]));
 	return name;
 }
 
@@ -274,10 +293,18 @@ static bool block_may(uint64_t from, uint64_t to)
 	return shmk_block_held(from) ? held_may(from, to, raise) : inner_may(from, to, raise);
 }
 
+static bool is_topic(void)
+{
+	return sc->flags & SHMK_QUEUE_F_TOPIC;
+}
+
 static bool p_may(uint64_t from, uint64_t to)
 {
 	uint32_t a = SHMK_P_KIND(from), b = SHMK_P_KIND(to);
 	uint32_t raise = SHMK_P_LAP(to) - SHMK_P_LAP(from);
+
+	if (is_topic())
+		return b == SHMK_KIND_ELEMENT && raise == (a == SHMK_KIND_ELEMENT);
 
 	if (a == SHMK_KIND_EMPTY)
 		return b != SHMK_KIND_EMPTY && raise == 0;
@@ -418,9 +445,11 @@ static bool is_shared(const void *p)
 	       (const unsigned char *)p < (unsigned char *)(&world + 1);
 }
 
+/* Of a topic's readers it is shared like all else. */
 static bool is_ledger(const void *p)
 {
-	return (const unsigned char *)p >= (unsigned char *)world.ledgers && is_shared(p);
+	return !is_topic() && (const unsigned char *)p >= (unsigned char *)world.ledgers &&
+	       is_shared(p);
 }
 
 static void step_at(const void *p)
@@ -558,7 +587,8 @@ int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 	entry_set(q->shmk, entry, SHMK_OP_WAITING, SHMK_WHERE(q->id, side));
 	WRITE_ONCE(*waiters_word(q, side), 1);
 	smp_mb();
-	if (!shmk_ring_ready(&q->rv, side) && READ_ONCE(*waiters_word(q, side))) {
+	if (!(q->ready ? q->ready(q, side) : shmk_ring_ready(&q->rv, side)) &&
+	    READ_ONCE(*waiters_word(q, side))) {
 		now->status = SLEEPS;
 		now->side = (int)side;
 		now->at_ledger = false;
@@ -609,6 +639,28 @@ static int no_reap(struct shmk *s)
 {
 	(void)s;
 	return 0;
+}
+
+int side_export(struct shmk_queue *q, uint32_t side)
+{
+	(void)q, (void)side;
+	return -EINVAL;
+}
+
+int64_t now_ns(void)
+{
+	return 0;
+}
+
+/* The status words are not modelled: DEAD comes with the death. */
+bool shmk_peer_alive(struct shmk *s, uint32_t id, uint32_t gen)
+{
+	bool alive = id && actors[id - 1].status != DEAD;
+
+	(void)s, (void)gen;
+	if (now)
+		now->history = mix(now->history, alive);
+	return alive;
 }
 
 static const struct shmk_backend backend = { .scheme = "model", .reap = no_reap };
@@ -1047,6 +1099,163 @@ static void settle(struct actor *a)
 	}
 	for (i = 0; i < high && i < ENTRIES; i++)
 		shmk_settle_span(&view, (uint32_t)a->settles, &ledger->entry[i]);
+	if (!is_topic())
+		return;
+	/* What the end of a peer does with the queues that it had open. */
+	for (i = 0; i < READERS; i++)
+		if (SHMK_ROW_PEER(world.rows[i].word) == (uint32_t)a->settles)
+			WRITE_ONCE(world.rows[i].word, 0);
+	settle_bell();
+}
+
+/* --------------------------------------------------------------- topics -- */
+
+static const struct shmk_status topic_status = { .ledger_stride = sizeof(struct ledger) };
+
+/* Where a topic's private memory is; nothing of it outlives an execution. */
+static struct {
+	uint32_t	free[ELEMENTS];
+	uint64_t	used, lent, late[READERS];
+} topic_private[ACTORS];
+
+/* The payload is two words, stored one after the other. */
+static void topic_put(struct actor *a)
+{
+	struct shmk_loan loan;
+	uint64_t *words;
+	int ret = shmk_topic_loan(&a->t, &loan);
+
+	if (ret) {
+		violation("no element is free (%d)", ret);
+		return;
+	}
+	words = loan.data;
+	WRITE_ONCE(words[0], a->t.seq);
+	WRITE_ONCE(words[1], a->t.seq);
+	ret = shmk_topic_publish(&a->t, &loan, 16, SHMK_FOREVER);
+	if (ret)
+		violation("publishing: %d", ret);
+	else
+		note_sent(0);
+}
+
+static void topic_write(struct actor *a)
+{
+	int i;
+
+	if (shmk_topic_writer(&a->t, SHMK_FOREVER))
+		return;
+	for (i = 0; i < a->arg; i++)
+		topic_put(a);
+}
+
+/* Gives the role away again, and wants it back. */
+static void topic_write_in_turn(struct actor *a)
+{
+	int i;
+
+	for (i = 0; i < a->arg; i++) {
+		if (shmk_topic_writer(&a->t, SHMK_FOREVER))
+			return;
+		topic_put(a);
+		shmk_topic_writer_release(&a->t);
+	}
+}
+
+static void topic_look(const struct shmk_held *held)
+{
+	const uint64_t *words = held->data;
+
+	if (READ_ONCE(words[0]) != held->seq || READ_ONCE(words[1]) != held->seq)
+		violation("message %llu was written over while it was held",
+			  (unsigned long long)held->seq);
+}
+
+static void topic_read_held(struct actor *a)
+{
+	struct shmk_held held;
+	uint64_t seq = 0;
+	int i;
+
+	for (i = 0; i < a->arg; i++) {
+		if (shmk_topic_take(&a->sub, &held, SHMK_TRY))
+			continue;
+		if (held.seq <= seq)
+			violation("message %llu after %llu", (unsigned long long)held.seq,
+				  (unsigned long long)seq);
+		seq = held.seq;
+		topic_look(&held);
+		shmk_topic_release(&held);
+	}
+}
+
+static void topic_read_waiting(struct actor *a)
+{
+	struct shmk_held held;
+	int i;
+
+	for (i = 0; i < a->arg; i++) {
+		if (shmk_topic_take(&a->sub, &held, SHMK_FOREVER))
+			return;
+		if (a->sub.waited_for && held.seq != (uint64_t)i + 1)
+			violation("message %llu where %d was to come",
+				  (unsigned long long)held.seq, i + 1);
+		topic_look(&held);
+		shmk_topic_release(&held);
+	}
+}
+
+/* Copies are whole; of two of the last one the second is no older. */
+static void topic_copy(struct actor *a)
+{
+	struct shmk_held held;
+	uint64_t seq = 0, words[8];
+	int i;
+
+	for (i = 0; i < a->arg; i++) {
+		if (shmk_topic_read_last(&a->t, words, sizeof(words), &held) < 0)
+			continue;
+		if (words[0] != held.seq || words[1] != held.seq)
+			violation("the copy of message %llu is not of one message",
+				  (unsigned long long)held.seq);
+		if (held.seq < seq)
+			violation("message %llu after %llu", (unsigned long long)held.seq,
+				  (unsigned long long)seq);
+		seq = held.seq;
+	}
+}
+
+static bool topic_reader_ready(struct shmk_queue *q, uint32_t side)
+{
+	(void)side;
+	return shmk_topic_ready(&q->rv, ((struct shmk_sub *)q)->pos);
+}
+
+static bool topic_candidate_ready(struct shmk_queue *q, uint32_t side)
+{
+	uint64_t role = READ_ONCE(q->rv.ring->role_send);
+
+	(void)side;
+	return !shmk_peer_alive(q->shmk, (uint32_t)role & 0xffff, 1);
+}
+
+static bool topic_writer_ready(struct shmk_queue *q, uint32_t side)
+{
+	const struct shmk_topic *t = (const struct shmk_topic *)q;
+	uint64_t tail = READ_ONCE(q->rv.ring->tail), pos;
+	uint32_t i;
+
+	(void)side;
+	for (i = 0; i < t->nr_readers; i++) {
+		uint64_t word = READ_ONCE(world.rows[i].word);
+
+		if (SHMK_ROW_POLICY(word) != SHMK_TOPIC_WAIT)
+			continue;
+		pos = SHMK_WHERE_POS(READ_ONCE(world.ledgers[SHMK_ROW_PEER(word)].entry[0].where));
+		if (!shmk_topic_room(&q->rv, t->depth, tail, pos))
+			return false;
+	}
+	return true;
 }
 
 /* ------------------------------------------------------------- the world -- */
@@ -1098,6 +1307,59 @@ static struct actor *peer_add(void (*run)(struct actor *), int arg)
 	peer_init(a);
 	actor_start(a);
 	return a;
+}
+
+static struct actor *topic_add(void (*run)(struct actor *), int nr)
+{
+	struct actor *a = peer_add(run, nr);
+	int me = (int)(a - actors);
+
+	a->s.status = &topic_status;
+	a->s.ledgers = (unsigned char *)world.ledgers;
+	a->t = (struct shmk_topic) {
+		.q = a->q, .candidate = a->q, .shmk = &a->s,
+		.elements = (unsigned char *)world.elements, .stride = sizeof(world.elements[0]),
+		.mask = (1ULL << (32 + a->q.rv.capacity_shift)) - 1, .msg_bytes = 64,
+		.nr_readers = READERS, .nr_holds = 1, .depth = sc->capacity,
+		.nr_elements = sc->capacity + READERS + 1, .rows = world.rows, .nr_open = 1,
+		.free = topic_private[me].free, .used = &topic_private[me].used,
+		.lent = &topic_private[me].lent, .late = topic_private[me].late,
+	};
+	a->t.q.ready = topic_writer_ready;
+	a->t.candidate.ready = topic_candidate_ready;
+	return a;
+}
+
+/* One message, in the element that is used again first. */
+static void topic_published(void)
+{
+	const uint32_t e = ELEMENT_NEXT;
+
+	now = NULL;
+	raw_store(&world.elements[e].head.seq, 1, 8);
+	raw_store(&world.elements[e].head.len, 16, 8);
+	raw_store(&world.elements[e].payload[0], 1, 8);
+	raw_store(&world.elements[e].payload[1], 1, 8);
+	raw_store(world.slots, SHMK_P(0, SHMK_KIND_ELEMENT, e), 8);
+	raw_store(&world.ring.tail, 1, 8);
+	note_sent(0);
+}
+
+/* As subscribing leaves it. */
+static void reader_add(void (*run)(struct actor *), int nr, uint32_t row, uint32_t policy)
+{
+	struct actor *a = topic_add(run, nr);
+	uint32_t first;
+
+	now = NULL;
+	entries_get(&a->s, 2, &first);
+	entry_set(&a->s, first, SHMK_WHAT(SHMK_OP_HOLDING, SHMK_ELEMENT_NONE, 0), SHMK_WHERE(0, 0));
+	a->sub = (struct shmk_sub) {
+		.q = a->q, .topic = &a->t, .entry = first, .waited_for = policy == SHMK_TOPIC_WAIT,
+	};
+	a->sub.q.ready = topic_reader_ready;
+	raw_store(&world.rows[row].entry, first, 4);
+	raw_store(&world.rows[row].word, SHMK_ROW_WORD(1, policy, a->peer), 8);
 }
 
 static void sender_add(void (*run)(struct actor *), int nr)
@@ -1358,9 +1620,51 @@ static void check_sleepers(void)
 	int i;
 
 	view_queue(&view, 0, &rv);
-	for (i = 0; i < nr_actors; i++)
+	for (i = 0; i < nr_actors && is_topic(); i++) {
+		struct shmk_queue *q = actors[i].side == SHMK_SIDE_RECV ? &actors[i].sub.q :
+				       actors[i].t.writes ? &actors[i].t.q : &actors[i].t.candidate;
+
+		if (actors[i].status == SLEEPS && q->ready(q, (uint32_t)actors[i].side))
+			violation("actor %d sleeps beside what it waits for", i);
+	}
+	for (i = 0; i < nr_actors && !is_topic(); i++)
 		if (actors[i].status == SLEEPS && shmk_ring_ready(&rv, (uint32_t)actors[i].side))
 			violation("actor %d sleeps beside what it waits for", i);
+}
+
+/*
+ * The last message is whole and has the number of all that were published, but for one
+ * that its writer did not live to count; the hint does not lead.
+ */
+static void check_topic(void)
+{
+	uint64_t last = 0, n = told.sent[0];
+	uint32_t i;
+
+	for (i = 0; i < sc->capacity; i++) {
+		uint64_t p = ((struct shmk_slot *)(world.slots + 64 * i))->p, seq;
+		uint32_t e = SHMK_P_ARG(p);
+
+		if (SHMK_P_KIND(p) != SHMK_KIND_ELEMENT)
+			continue;
+		seq = world.elements[e].head.seq;
+		if (world.elements[e].payload[0] != seq || world.elements[e].payload[1] != seq)
+			violation("message %llu in slot %u is not whole", (unsigned long long)seq, i);
+		if (SHMK_P_LAP(p) * sc->capacity + i + 1 != seq)
+			violation("message %llu is in slot %u of lap %u", (unsigned long long)seq, i,
+				  SHMK_P_LAP(p));
+		if (seq > last)
+			last = seq;
+	}
+	if (last < n || last > n + (uint64_t)told.crashes)
+		violation("the last message is %llu, of %llu", (unsigned long long)last,
+			  (unsigned long long)n);
+	if (world.ring.tail > last || world.ring.tail + 1 < last)
+		violation("tail %llu after %llu messages", (unsigned long long)world.ring.tail,
+			  (unsigned long long)last);
+	for (i = 0; i < READERS; i++)
+		if (world.rows[i].word && !shmk_peer_alive(NULL, SHMK_ROW_PEER(world.rows[i].word), 1))
+			violation("row %u is of a dead reader", i);
 }
 
 static void check_end(void)
@@ -1374,6 +1678,10 @@ static void check_end(void)
 	for (i = 0; i < nr_actors; i++)
 		if (actors[i].status == SLEEPS)
 			return;	/* it holds what it holds; the sleepers were the question */
+	if (is_topic()) {
+		check_topic();
+		return;
+	}
 	check_messages();
 	check_blocks();
 	if (sc->memory)
@@ -1815,6 +2123,53 @@ static void setup_parts_shared(void)
 	peer_add(recv_unpack, 0);
 }
 
+/* The reader comes first, so that the search soon stops it in the middle. */
+static void setup_topic_hold(void)
+{
+	topic_published();
+	reader_add(topic_read_held, 1, 0, SHMK_TOPIC_SKIP);
+	topic_add(topic_write, 4);
+}
+
+static void setup_topic_holds(void)
+{
+	reader_add(topic_read_held, 2, 0, SHMK_TOPIC_SKIP);
+	reader_add(topic_read_held, 2, 1, SHMK_TOPIC_SKIP);
+	topic_add(topic_write, 4);
+}
+
+static void setup_topic_failover(void)
+{
+	topic_add(topic_write, 2);
+	topic_add(topic_write, 2);
+	reader_add(topic_read_held, 2, 0, SHMK_TOPIC_SKIP);
+}
+
+static void setup_topic_turns(void)
+{
+	topic_add(topic_write_in_turn, 2);
+	topic_add(topic_write_in_turn, 2);
+}
+
+static void setup_topic_sleep(void)
+{
+	topic_add(topic_write, 2);
+	reader_add(topic_read_waiting, 2, 0, SHMK_TOPIC_SKIP);
+}
+
+static void setup_topic_wait(void)
+{
+	topic_add(topic_write, 3);
+	reader_add(topic_read_waiting, 3, 0, SHMK_TOPIC_WAIT);
+}
+
+static void setup_topic_copy(void)
+{
+	topic_published();
+	topic_add(topic_copy, 2);
+	topic_add(topic_write, 4);
+}
+
 static const struct scenario scenarios[] = {
 	{ "one producer, one consumer", 2, false, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
 	  setup_1p1c, false, 0 },
@@ -1874,6 +2229,15 @@ static const struct scenario scenarios[] = {
 	{ "parts that were received", 2, false, 1, 0, false, setup_pack_received, false, 0 },
 	{ "parts that are shared", 1, false, 1, 0, false, setup_parts_shared, false, 0 },
 	{ "two runs in the same place", 1, false, 1, 0, false, setup_run, true, 3 },
+	{ "topic, buffered stores", 0, true, 1, SHMK_QUEUE_F_TOPIC, false, setup_topic_hold, false, 2 },
+	{ "topic, two readers", 1, false, 2, SHMK_QUEUE_F_TOPIC, false, setup_topic_holds, false, 2 },
+	{ "topic, the next writer", 2, false, 2, SHMK_QUEUE_F_TOPIC, false, setup_topic_failover, false,
+	  2 },
+	{ "topic, writers in turn", 1, true, 2, SHMK_QUEUE_F_TOPIC, false, setup_topic_turns, false, 2 },
+	{ "topic, sleeping reader", 1, true, 1, SHMK_QUEUE_F_TOPIC, false, setup_topic_sleep, false, 3 },
+	{ "topic, waiting for a reader", 1, true, 1, SHMK_QUEUE_F_TOPIC, false, setup_topic_wait, false,
+	  3 },
+	{ "topic, copies", 0, true, 1, SHMK_QUEUE_F_TOPIC, false, setup_topic_copy, false, 2 },
 };
 
 #define MOST	400000		/* states of a scenario, if EXPLORE_STATES does not say; 0: all */
@@ -1899,6 +2263,14 @@ static void run_scenario(const struct scenario *s, uint64_t most)
 		       (double)(t1.tv_nsec - t0.tv_nsec) / 1e9);
 }
 
+/* By its name, or by how it begins: "topic*". */
+static bool wanted(const char *name, const char *arg)
+{
+	size_t len = strlen(arg);
+
+	return len && arg[len - 1] == '*' ? !strncmp(name, arg, len - 1) : !strcmp(name, arg);
+}
+
 int main(int argc, char **argv)
 {
 	const char *states = getenv("EXPLORE_STATES");
@@ -1906,11 +2278,11 @@ int main(int argc, char **argv)
 	unsigned int i, n = 0;
 
 	for (i = 0; i < ARRAY_SIZE(scenarios); i++)
-		n += argc < 2 || !strcmp(argv[1], scenarios[i].name);
+		n += argc < 2 || wanted(scenarios[i].name, argv[1]);
 	ksft_print_header();
 	ksft_set_plan(n);
 	for (i = 0; i < ARRAY_SIZE(scenarios); i++)
-		if (argc < 2 || !strcmp(argv[1], scenarios[i].name))
+		if (argc < 2 || wanted(scenarios[i].name, argv[1]))
 			run_scenario(&scenarios[i], most);
 	ksft_finished();
 }
