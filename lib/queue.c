@@ -1000,6 +1000,27 @@ int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 	}
 }
 
+/*
+ * Just a receiver in a hurry. What was there at the beginning is at most what the ring
+ * holds; who goes on sending is not taken from for ever.
+ */
+int64_t shmk_queue_reset(struct shmk_queue *q)
+{
+	uint32_t left = 1U << q->rv.capacity_shift;
+	struct shmk_msg msg;
+	int64_t nr = 0;
+	int ret = 0;
+
+	for (; left; left--) {
+		ret = shmk_recv(q, &msg, SHMK_TRY);
+		if (ret)
+			break;
+		shmk_free(&msg);
+		nr++;
+	}
+	return nr || ret == -EAGAIN ? nr : ret;
+}
+
 /* ------------------------------------------------------ acknowledging -- */
 
 static void queue_drop(struct shmk_queue **list, struct shmk_queue *q)

@@ -695,4 +695,46 @@ TEST_F_TIMEOUT(queue, threads_keep_each_senders_order, 120)
 	FLOW(true);
 }
 
+/* ------------------------------------------------- the end of a queue -- */
+
+TEST_F(queue, reset_drops_what_is_there_and_counts_it)
+{
+	struct shmk_queue *a = queue(self->s, "r", 0, 8), *b, *sc;
+	struct shmk *other = peer(self->uri);
+	struct shmk_msg msg;
+
+	ASSERT_NE(NULL, other);
+	b = queue(other, "r", 0, 8);
+	EXPECT_EQ(0, shmk_queue_reset(a));
+	for (uint32_t i = 0; i < 8; i++)
+		ASSERT_EQ(0, send_no(b, i, i % 2 ? 20 : 1000, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(a, &msg, SHMK_TRY));	/* held: not in the queue any more */
+	EXPECT_EQ(7, shmk_queue_reset(a));
+	EXPECT_EQ(-EAGAIN, recv_no(b, SHMK_TRY));
+	EXPECT_EQ(1000, msg.len);
+	shmk_free(&msg);
+	ASSERT_EQ(0, send_no(b, 9, 20, SHMK_TRY));
+	EXPECT_EQ(9, recv_no(a, SHMK_TRY));
+	sc = queue(self->s, "sc", SHMK_QUEUE_SC, 8);
+	EXPECT_EQ(0, shmk_queue_reset(sc));
+	EXPECT_EQ(-EBUSY, shmk_queue_reset(queue(other, "sc", 0, 8)));
+	shmk_detach(other);
+	EXPECT_CLEAN(self->s);
+}
+
+/* Messages outlive those who sent them and all who had the queue open. */
+TEST_F(queue, a_queue_and_its_messages_stay_when_nobody_has_it_open)
+{
+	struct shmk *other = peer(self->uri);
+	struct shmk_queue *q = queue(other, "stays", 0, 8);
+
+	ASSERT_EQ(0, send_no(q, 7, 1000, SHMK_TRY));
+	shmk_queue_close(q);
+	shmk_detach(other);
+	ASSERT_EQ(0, shmk_queue_open(self->s, "stays", NULL, SHMK_TRY, &q));
+	EXPECT_EQ(7, recv_no(q, SHMK_TRY));
+	shmk_queue_close(q);
+	EXPECT_EQ(0, shmk_queue_remove(self->s, "stays"));
+}
+
 TEST_HARNESS_MAIN

@@ -140,6 +140,17 @@ taken_names_are_status_4() {
 	expect 0 shmk queue create "$pool/q"
 	sentence "shmk queue rm" 4 shmk queue create "$pool/q"
 }
+a_queue_is_reset_while_others_have_it_open() {
+	make_pool
+	sentence "shmk show $pool" 3 shmk queue reset "$pool/q"
+	printf 'a b c' | shmk send --raw "$pool/q" --create || exit 1
+	shmk recv --raw --count 2 "$pool/other" --create > got & r=$!
+	[ "$(shmk queue reset "$pool/q")" = '1 messages dropped from "q"' ]
+	[ "$(shmk queue reset "$pool/q")" = '0 messages dropped from "q"' ] || exit 1
+	for i in 1 2; do printf x | shmk send --raw "$pool/other" --wait || exit 1; done
+	ends 0 $r
+	[ "$(cat got)" = xx ]
+}
 pools_are_made_from_files() {
 	mkdir conf
 	printf '# a comment\n\nsize = 2M  # and one more\nmode 0640\npeers 7\n' > "conf/$pool.conf"

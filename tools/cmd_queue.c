@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * shmk queue create|rm|ls
+ * shmk queue create|rm|reset|ls
  */
 #include <errno.h>
 #include <string.h>
@@ -90,7 +90,34 @@ static int remove_one(struct target *t, const char *text)
 	return exit_status(err);
 }
 
-static int rm(int argc, char **argv)
+static int reset_one(struct target *t, const char *text)
+{
+	struct shmk_queue *q;
+	struct shmk *s;
+	int64_t nr;
+	int status = target_parse_queue(t, "queue", text);
+
+	if (!status)
+		status = target_attach(t, 0, &s);
+	if (status)
+		return status;
+	nr = shmk_queue_open(s, t->queue, NULL, SHMK_TRY, &q);
+	if (!nr)
+		nr = shmk_queue_reset(q);
+	tool_detach(s);
+	if (nr == -ENOENT)
+		say("no queue \"%s\" in pool \"%s\": see 'shmk show %s'", t->queue, t->pool, t->pool);
+	else if (nr == -EBUSY)
+		say("queue \"%s\" is for one receiver at a time, and has one", t->queue);
+	else if (nr < 0)
+		return fail((int)nr, "cannot reset queue \"%s\" of pool \"%s\"", t->queue, t->pool);
+	else
+		printf("%lld messages dropped from \"%s\"\n", (long long)nr, t->queue);
+	return nr < 0 ? exit_status((int)nr) : EXIT_OK;
+}
+
+/* rm and reset */
+static int each(int argc, char **argv, int (*one)(struct target *t, const char *text))
 {
 	static const struct option longs[] = {
 		TARGET_POOL_OPTION,
@@ -107,11 +134,11 @@ static int rm(int argc, char **argv)
 		return bad_usage(argv[0], "which queue?");
 	for (; optind < argc; optind++) {
 		struct target t = given;
-		int one = remove_one(&t, argv[optind]);
+		int ret = one(&t, argv[optind]);
 
-		status = status ? status : one;
+		status = status ? status : ret;
 	}
-	return status;
+	return status ? status : finish_stdout();
 }
 
 int cmd_queue(int argc, char **argv)
@@ -131,6 +158,9 @@ int cmd_queue(int argc, char **argv)
 	if (!strcmp(what, "create"))
 		return create(argc - 1, argv + 1);
 	if (!strcmp(what, "rm"))
-		return rm(argc - 1, argv + 1);
-	return bad_usage("queue", *what ? "'%s' is not create, rm or ls" : "create, rm or ls?%s", what);
+		return each(argc - 1, argv + 1, remove_one);
+	if (!strcmp(what, "reset"))
+		return each(argc - 1, argv + 1, reset_one);
+	return bad_usage("queue", *what ? "'%s' is not create, rm, reset or ls" :
+			 "create, rm, reset or ls?%s", what);
 }

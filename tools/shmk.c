@@ -33,8 +33,9 @@ static const struct command {
 	  "      --exist-ok     a pool that is there already, of this size, is fine\n"
 	  "  load: one pool for each NAME.conf in /etc/shmk/pools.d (--dir: elsewhere), with\n"
 	  "  the options that take a value as lines: 'size 1G', 'page 2M', 'gid shmk'\n" },
-	{ "queue", cmd_queue, "make, remove and list queues",
-	  "queue create POOL/QUEUE [OPTION...] | queue rm POOL/QUEUE... | queue ls POOL [--json]\n"
+	{ "queue", cmd_queue, "make, remove, empty and list queues",
+	  "queue create POOL/QUEUE [OPTION...] | queue rm POOL/QUEUE... |\n"
+	  "       shmk queue reset POOL/QUEUE... | queue ls POOL [--json]\n"
 	  "  -C, --capacity N   messages, a power of two, default 64\n"
 	  "      --slot 64|128|256  bytes of a slot\n"
 	  "      --one-sender, --one-receiver  one at a time, faster\n"

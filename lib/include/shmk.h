@@ -462,8 +462,21 @@ SHMK_API int shmk_queue_open(struct shmk *s, const char *name,
 			     struct shmk_queue **out);
 SHMK_API void shmk_queue_close(struct shmk_queue *q);
 
-/* shmk_queue_remove() - -EBUSY while anyone has it open; its messages are freed. */
+/*
+ * shmk_queue_remove() - -EBUSY while anyone has it open; its messages are freed.
+ *
+ * A queue and its messages stay when all have closed it, or died, until this or the end of
+ * the pool.
+ */
 SHMK_API int shmk_queue_remove(struct shmk *s, const char *name);
+
+/**
+ * shmk_queue_reset() - receive and free what is in the queue, while others have it open
+ *
+ * Takes all that was there when it began, and none of what is sent after it has returned. Needs the
+ * receiver's role of a queue made for one receiver. Return: how many messages, or -errno.
+ */
+SHMK_API int64_t shmk_queue_reset(struct shmk_queue *q);
 
 /**
  * shmk_send() - pass a message on; on success @msg holds nothing any more
