@@ -13,8 +13,10 @@
  * and read: a line "NAME passes can-fail" for each point, then "paused NAME" if
  * somebody is.
  */
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
+#include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -193,6 +195,94 @@ static int point_get(char *text, const struct kernel_param *kp)
 		len += scnprintf(text + len, PAGE_SIZE - len, "paused %s\n", points[i].name);
 	return len;
 }
+
+/*
+ * What the checkers of a debug kernel have to find; checker_test looks whether
+ * they do. Written to /sys/module/shmk/parameters/bug.
+ */
+static noinline void bug_use_after_free(void)
+{
+	char *p = kzalloc(64, GFP_KERNEL);
+
+	kfree(p);
+	WRITE_ONCE(*p, 1);
+}
+
+static noinline void bug_beyond_the_end(void)
+{
+	char *p = kvzalloc(3 * PAGE_SIZE - 24, GFP_KERNEL);
+
+	WRITE_ONCE(p[3 * PAGE_SIZE - 24], 1);
+	kvfree(p);
+}
+
+static noinline void bug_memory_leak(void)
+{
+	void *p = kzalloc(640, GFP_KERNEL);
+
+	/* The last that knew it. */
+	OPTIMIZER_HIDE_VAR(p);
+}
+
+static noinline void bug_page_leak(void)
+{
+	struct page *p = alloc_page(GFP_KERNEL);
+
+	OPTIMIZER_HIDE_VAR(p);
+}
+
+static noinline void bug_sleep(void)
+{
+	spin_lock(&lock);
+	might_sleep();
+	spin_unlock(&lock);
+}
+
+static noinline void bug_lock_order(void)
+{
+	static DEFINE_MUTEX(a);
+	static DEFINE_MUTEX(b);
+
+	mutex_lock(&a);
+	mutex_lock(&b);
+	mutex_unlock(&b);
+	mutex_unlock(&a);
+	mutex_lock(&b);
+	mutex_lock(&a);
+	mutex_unlock(&a);
+	mutex_unlock(&b);
+}
+
+static const struct {
+	const char *name;
+	void (*commit)(void);
+} bugs[] = {
+	{ "use_after_free", bug_use_after_free },
+	{ "beyond_the_end", bug_beyond_the_end },
+	{ "memory_leak", bug_memory_leak },
+	{ "page_leak", bug_page_leak },
+	{ "sleep", bug_sleep },
+	{ "lock_order", bug_lock_order },
+};
+
+static int bug_set(const char *text, const struct kernel_param *kp)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(bugs); i++) {
+		if (sysfs_streq(text, bugs[i].name)) {
+			bugs[i].commit();
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+static const struct kernel_param_ops bug_ops = {
+	.set = bug_set,
+};
+module_param_cb(bug, &bug_ops, NULL, 0200);
+MODULE_PARM_DESC(bug, "for tests: do what a checker must find");
 
 static const struct kernel_param_ops point_ops = {
 	.set = point_set,

@@ -12,7 +12,8 @@
  *             destroy its pool, try to unload the module; then it goes on, or is killed
  *
  * and then what kill_sweep wants must be true, and no pool may be left. A point
- * that the tour does not reach is a failure.
+ * that the tour does not reach is a failure. SHMK_POINT=NAME: only that one;
+ * SHMK_POINT_MOST=n: n of the times it is passed, not 5.
  */
 #include <sched.h>
 #include <signal.h>
@@ -29,7 +30,6 @@
 #define CONTROL		"/sys/module/shmk/parameters/point"
 #define HOOKS		"/shmk/hooks/shmk.ko"
 #define MAX_POINTS	96
-#define MAX_KILLS	5	/* of the times a point is passed; all, if there are fewer */
 
 struct point {
 	char		name[32];
@@ -39,6 +39,7 @@ struct point {
 
 static struct point points[MAX_POINTS];
 static unsigned int nr_points;
+static unsigned int most = 5;	/* of the times a point is passed; all, if there are fewer */
 
 /* What the victim tells its parent. */
 static struct shared {
@@ -417,10 +418,10 @@ static void point_test(const struct point *p)
 		ksft_test_result_fail("%s: nobody comes here\n", p->name);
 		return;
 	}
-	if (some_of(p, "kill", calls ? 4 * MAX_KILLS : MAX_KILLS, false, &rounds) &&
-	    (!p->fails || some_of(p, "fail", calls ? 4 * MAX_KILLS : MAX_KILLS, false, &rounds)) &&
-	    some_of(p, "pause", calls ? MAX_KILLS : 2, false, &rounds) &&
-	    some_of(p, "pause", calls ? MAX_KILLS : 2, true, &rounds))
+	if (some_of(p, "kill", calls ? 4 * most : most, false, &rounds) &&
+	    (!p->fails || some_of(p, "fail", calls ? 4 * most : most, false, &rounds)) &&
+	    some_of(p, "pause", calls ? most : (most + 1) / 2, false, &rounds) &&
+	    some_of(p, "pause", calls ? most : (most + 1) / 2, true, &rounds))
 		ksft_test_result_pass("%s: killed, failed, paused # %u rounds, passed %u times\n",
 				      p->name, rounds, p->passes);
 }
@@ -516,6 +517,8 @@ int main(void)
 	unsigned int i, nr = 0;
 
 	on_module = true;
+	if (getenv("SHMK_POINT_MOST") && atoi(getenv("SHMK_POINT_MOST")) > 0)
+		most = atoi(getenv("SHMK_POINT_MOST"));
 	snprintf(uri, sizeof(uri), "shmk:point-%d", (int)getpid());
 	snprintf(tour_pool, sizeof(tour_pool), "tour-%d", (int)getpid());
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
