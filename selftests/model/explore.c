@@ -2281,9 +2281,13 @@ int main(int argc, char **argv)
 		n += argc < 2 || wanted(scenarios[i].name, argv[1]);
 	ksft_print_header();
 	ksft_set_plan(n);
-	for (i = 0; i < ARRAY_SIZE(scenarios); i++)
+	for (i = 0; i < ARRAY_SIZE(scenarios); i++) {
 		if (argc < 2 || wanted(scenarios[i].name, argv[1]))
 			run_scenario(&scenarios[i], most);
+		/* One is enough for who only asks whether there is any. */
+		if (violated[0] && getenv("EXPLORE_STOP"))
+			return KSFT_FAIL;
+	}
 	ksft_finished();
 }
 
