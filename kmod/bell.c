@@ -79,6 +79,16 @@ static __poll_t side_ready(const struct side *s)
 	return s->side == SHMK_SIDE_RECV ? EPOLLIN | EPOLLRDNORM : EPOLLOUT | EPOLLWRNORM;
 }
 
+/*
+ * At most one peer has the queue open. Told by the one bit that only who asks for
+ * it gets (io_uring adds EPOLLRDHUP to what it is asked): who waits for others to come
+ * must not be bothered.
+ */
+static __poll_t side_alone(const struct side *s)
+{
+	return READ_ONCE(s->queue->nr_open) <= 1 ? EPOLLPRI : 0;
+}
+
 static u64 *side_waiters(const struct side *s)
 {
 	struct shmk_ring *ring = s->queue->rv.ring;
@@ -95,7 +105,7 @@ static __poll_t side_look(struct side *s)
 	WRITE_ONCE(*side_waiters(s), 1);			/* S2 */
 	smp_mb();						/* S3 */
 	shmk_pass(SHMK_AT_POLL_SET);
-	return side_ready(s);					/* S4 */
+	return side_ready(s) | side_alone(s);			/* S4 */
 }
 
 static __poll_t side_poll(struct file *file, poll_table *wait)

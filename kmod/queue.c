@@ -234,8 +234,9 @@ void shmk_queue_abort(struct shmk_peer *peer, const struct shmk_queue_create *ar
 
 static void set_open_locked(struct shmk_pool *pool, u32 id, u32 nr_open)
 {
-	pool->queues[id].nr_open = nr_open;
-	WRITE_ONCE(pool->queue_status[id].nr_open, nr_open);
+	WRITE_ONCE(pool->queues[id].nr_open, nr_open);	/* side_poll() reads it without lock */
+	/* Who sees that a sender has closed sees all it sent: H in lib/wait.c. */
+	smp_store_release(&pool->queue_status[id].nr_open, nr_open);
 }
 
 static void count_locked(struct shmk_pool *pool, s64 change)
@@ -329,24 +330,32 @@ int shmk_queue_open(struct shmk_peer *peer, struct shmk_queue_open *args)
 /**
  * shmk_queue_close() - undo one open
  *
+ * A sleeper may wait for being left alone, so the last one of a peer wakes all.
+ *
  * Return: 0, or -ENOENT if this peer has no such queue open.
  */
 int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen)
 {
 	struct shmk_pool *pool = peer->pool;
 	struct shmk_queue *queue;
+	bool last = false;
 	int err = -ENOENT;
 
 	spin_lock(&pool->lock);
 	queue = ready_locked(pool, id, gen);
 	if (queue && shmk_peer_alive(peer) && peer->opens[queue_id(pool, queue)]) {
-		if (!--peer->opens[queue_id(pool, queue)]) {
+		last = !--peer->opens[queue_id(pool, queue)];
+		if (last) {
 			shmk_topic_leave_locked(pool, queue_id(pool, queue), peer->id);
 			set_open_locked(pool, queue_id(pool, queue), queue->nr_open - 1);
 		}
 		err = 0;
 	}
 	spin_unlock(&pool->lock);
+	if (last) {
+		shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
+		shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
+	}
 	return err;
 }
 

@@ -132,6 +132,7 @@ struct shmk_queue {
 	uint32_t		nr_open;	/* of this handle; under shmk->lock */
 	struct lock		role_lock[2];	/* F_SC, F_SP: one thread at a time */
 	bool			have_role[2];
+	bool			hangup;		/* SHMK_QUEUE_HANGUP */
 	struct side_fd		side[2];	/* under shmk->lock while being made */
 	struct spin		spin[2];	/* hints */
 	uint64_t		nr[2];		/* messages received, sent by this handle */

@@ -523,6 +523,12 @@ static int bell_ring(struct shmk *s, uint32_t queue, uint32_t side)
 	return bell_ring_one(l, queue, gen, side, ROW_CANDIDATE) ?: ret;
 }
 
+static void ring_both(struct shmk *s, uint32_t queue)
+{
+	bell_ring(s, queue, SHMK_SIDE_RECV);
+	bell_ring(s, queue, SHMK_SIDE_SEND);
+}
+
 static int local_bell(struct shmk *s, const struct shmk_bell_one *bells, unsigned int nr)
 {
 	struct local *l = local_of(s);
@@ -615,11 +621,11 @@ static void close_queues(struct shmk *s, uint32_t id)
 		if (!opens[q])
 			continue;
 		rows_leave(l, q, id);
-		bell_ring(s, q, SHMK_SIDE_RECV);
-		bell_ring(s, q, SHMK_SIDE_SEND);
+		ring_both(s, q);
 		set32(l, &queue->nr_open, queue->nr_open - opens[q]);
 		set32(l, &opens[q], 0);
 		journal_commit(l);
+		ring_both(s, q);	/* who waits for being alone; if we die, in a slice */
 	}
 }
 
@@ -1282,6 +1288,8 @@ static int local_queue_close(struct shmk *s, __u32 id, __u32 gen)
 			rows_leave(l, id, s->self);
 		queue_count_open(s, id, -1);
 		journal_commit(l);
+		if (!opens_of(l, s->self)[id])
+			ring_both(s, id);	/* who is left may want to know */
 	} else {
 		ret = -ENOENT;
 	}

@@ -141,9 +141,10 @@ static void make_armed(struct shmk_poller *p, struct source *src)
 
 /* ------------------------------------------------------------- sources -- */
 
+/* An end is told too: the next call is -EPIPE. */
 static bool source_ready(const struct source *src)
 {
-	return side_ready(src->q, src->side);
+	return side_ready(src->q, src->side) || side_hung_up(src->q, src->side);
 }
 
 static bool full(const struct found *f)
@@ -151,7 +152,7 @@ static bool full(const struct found *f)
 	return f->nr == f->room;
 }
 
-static uint32_t side_events(const struct source *src)
+static uint32_t source_events(const struct source *src)
 {
 	return src->side == SHMK_SIDE_RECV ? POLLIN : POLLOUT;
 }
@@ -179,6 +180,8 @@ static int arm(struct shmk_poller *p, struct source *src, bool by_caller)
 {
 	int ret = side_arm(src->q, src->side);
 
+	if (ret && side_hung_up(src->q, src->side))
+		return 0;
 	if (ret == -EAGAIN)
 		make_armed(p, src);
 	else if (ret == -ENOBUFS && by_caller)
@@ -221,7 +224,7 @@ static void look_list(struct shmk_poller *p, struct list *list, struct found *f)
 			continue;
 		if (source_ready(src)) {
 			make_hot(p, src);
-			tell(p, f, src, side_events(src));
+			tell(p, f, src, source_events(src));
 		} else if (!src->armed && p->hot.nr > LOOK_MAX &&
 			   p->round - src->used > IDLE_WAITS) {
 			arm(p, src, p->exported);
@@ -263,7 +266,7 @@ static void told_by_set(struct shmk_poller *p, struct found *f, struct source *s
 			return;
 		make_hot(p, src);
 		if (!full(f) && (gone || source_ready(src)))
-			tell(p, f, src, side_events(src));
+			tell(p, f, src, source_events(src));
 	} else if (src->kind && !full(f)) {
 		tell(p, f, src, events);
 	}
@@ -513,7 +516,7 @@ int shmk_poller_add(struct shmk_poller *p, struct shmk_queue *q, int side, void 
 	src.side = (uint32_t)side;
 	src.fd = q->side[side].fd;
 	src.used = p->round;
-	return source_add(p, &src, (uint32_t)q->side[side].events);
+	return source_add(p, &src, (uint32_t)side_events(q, (uint32_t)side));
 }
 
 int shmk_poller_add_sub(struct shmk_poller *p, struct shmk_sub *sub, void *tag)
@@ -534,7 +537,7 @@ int shmk_poller_add_sub(struct shmk_poller *p, struct shmk_sub *sub, void *tag)
 		return ret;
 	src.fd = sub->q.side[SHMK_SIDE_RECV].fd;
 	src.used = p->round;
-	return source_add(p, &src, (uint32_t)sub->q.side[SHMK_SIDE_RECV].events);
+	return source_add(p, &src, (uint32_t)side_events(&sub->q, SHMK_SIDE_RECV));
 }
 
 int shmk_poller_add_events(struct shmk_poller *p, void *tag)

@@ -1018,7 +1018,7 @@ int64_t shmk_queue_reset(struct shmk_queue *q)
 		shmk_free(&msg);
 		nr++;
 	}
-	return nr || ret == -EAGAIN ? nr : ret;
+	return nr || ret == -EAGAIN || ret == -EPIPE ? nr : ret;
 }
 
 /* ------------------------------------------------------ acknowledging -- */
@@ -1102,7 +1102,7 @@ int queue_name_copy(char *to, const char *name)
 static int opts_check(const struct shmk_queue_opts *opts)
 {
 	uint32_t known = SHMK_QUEUE_CREATE | SHMK_QUEUE_EXCL | SHMK_QUEUE_SP | SHMK_QUEUE_SC |
-			 SHMK_QUEUE_REDELIVER;
+			 SHMK_QUEUE_REDELIVER | SHMK_QUEUE_HANGUP;
 
 	if (opts->flags & ~known)
 		return -EINVAL;
@@ -1225,6 +1225,16 @@ static int queue_handle(struct shmk *s, uint32_t id, uint32_t gen, struct shmk_q
 	return q ? 0 : -ENOMEM;
 }
 
+static void hangup_wanted(struct shmk_queue *q)
+{
+	bool locked = lock(&q->shmk->lock);
+
+	q->hangup = true;
+	for (int side = 0; side < 2; side++)	/* polls that do not ask for it are made anew */
+		q->side[side].serial = ++q->shmk->last_serial;
+	unlock(&q->shmk->lock, locked);
+}
+
 int shmk_queue_open(struct shmk *s, const char *name, const struct shmk_queue_opts *opts,
 		    int64_t deadline, struct shmk_queue **out)
 {
@@ -1246,6 +1256,8 @@ int shmk_queue_open(struct shmk *s, const char *name, const struct shmk_queue_op
 		ret = queue_handle(s, f.id, f.gen, out);
 	if (ret)
 		s->backend->queue_close(s, f.id, f.gen);
+	else if (f.flags & SHMK_QUEUE_HANGUP)
+		hangup_wanted(*out);
 	return ret;
 }
 

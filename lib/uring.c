@@ -166,7 +166,8 @@ static void prep_disarm(struct waiter *w)
 }
 
 /* A poll that ended has a new tag when it is armed again: old completions say nothing about it. */
-static void prep_arm(struct waiter *w, const struct shmk *s, const struct side_fd *side)
+static void prep_arm(struct waiter *w, const struct shmk *s, const struct side_fd *side,
+		     short events)
 {
 	struct io_uring_sqe *sqe;
 
@@ -180,7 +181,7 @@ static void prep_arm(struct waiter *w, const struct shmk *s, const struct side_f
 		return;
 	prep_disarm(w);
 	sqe = io_uring_get_sqe(&w->ring);
-	io_uring_prep_poll_multishot(sqe, side->fd, side->events);
+	io_uring_prep_poll_multishot(sqe, side->fd, (unsigned short)events);
 	io_uring_sqe_set_data64(sqe, ++w->tag);
 	w->serial = side->serial;
 }
@@ -228,7 +229,7 @@ static bool ring_usable(int ret)
 }
 
 static int waiter_sleep(struct waiter *w, const struct shmk *s, const struct side_fd *side,
-			int64_t timeout_ns)
+			short events, int64_t timeout_ns)
 {
 	struct __kernel_timespec ts = {
 		.tv_sec = timeout_ns / 1000000000,
@@ -237,7 +238,7 @@ static int waiter_sleep(struct waiter *w, const struct shmk *s, const struct sid
 	struct io_uring_cqe *cqe;
 	int ret;
 
-	prep_arm(w, s, side);
+	prep_arm(w, s, side, events);
 	ret = io_uring_submit_and_wait_timeout(&w->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts,
 					       NULL);
 	return ring_usable(ret) ? 0 : ret;
@@ -255,7 +256,7 @@ int uring_sleep(struct shmk_queue *q, uint32_t side, int64_t timeout_ns)
 
 	if (ret)
 		goto unusable;
-	ret = waiter_sleep(w, s, &q->side[side], timeout_ns);
+	ret = waiter_sleep(w, s, &q->side[side], side_events(q, side), timeout_ns);
 	if (ret) {
 		waiter_free(w);
 		if (ret == -EEXIST)

@@ -171,6 +171,23 @@ bool side_ready(struct shmk_queue *q, uint32_t side)
 	return q->ready ? q->ready(q, side) : shmk_ring_ready(&q->rv, side);
 }
 
+static const struct shmk_queue_status *status_of(const struct shmk_queue *q)
+{
+	return (const struct shmk_queue_status *)
+		((const unsigned char *)q->shmk->status + q->shmk->status->queues_off) + q->id;
+}
+
+/*
+ * H0: who closed, or died, did so after its last store in a slot; nr_open is stored
+ * with release after that, and rung for. So who sees itself alone, and then (H1)
+ * no message, has seen all there ever was.
+ */
+bool side_hung_up(struct shmk_queue *q, uint32_t side)
+{
+	return q->hangup && smp_load_acquire(&status_of(q)->nr_open) <= 1 &&	/* H1 */
+	       !side_ready(q, side);
+}
+
 static void ring(struct shmk_queue *q, uint32_t side)
 {
 	const struct shmk_bell_one bell = { .id = q->id, .side = side };
@@ -408,7 +425,7 @@ static int sleep_fds(struct shmk_queue *q, uint32_t side, int64_t timeout_ns)
 		if (ret != -ENOSYS)
 			return ret;
 	}
-	return poll_sleep(s, q->side[side].fd, q->side[side].events, timeout_ns);
+	return poll_sleep(s, q->side[side].fd, side_events(q, side), timeout_ns);
 }
 
 /* One sleep: 0, go and look again, or -errno. @armed is what side_arm() said. */
@@ -444,6 +461,8 @@ static int sleep_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 		ret = side_arm(q, side);
 		if (!ret)
 			break;
+		if (side_hung_up(q, side))
+			return -EPIPE;
 		/* Nobody rings for who can neither drain nor, being read-only, set the word. */
 		if (ret == -ENOBUFS || (s->rdonly && s->backend->wait_slice_ns != INT64_MAX))
 			wake = now + NO_ENTRY_NS;
@@ -458,6 +477,8 @@ int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 {
 	ERRNO_KEPT;
 
+	if (unlikely(side_hung_up(q, side)))
+		return -EPIPE;
 	if (deadline == SHMK_TRY)
 		return wait_arm(q, side);
 	if (spin_side(q, side, deadline))

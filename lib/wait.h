@@ -6,6 +6,8 @@
 #ifndef SHMK_WAIT_H
 #define SHMK_WAIT_H
 
+#include <poll.h>
+
 #include "internal.h"
 
 /* What a sleep ended by; none of them at its timeout or for no reason at all. */
@@ -18,6 +20,14 @@
 
 /* wait.c: is there something to do for the side? */
 bool side_ready(struct shmk_queue *q, uint32_t side);
+/* wait.c: nothing to do for the side, and nobody else who could change that, if asked for */
+bool side_hung_up(struct shmk_queue *q, uint32_t side);
+/* What to poll the side's fd for. */
+static inline short side_events(const struct shmk_queue *q, uint32_t side)
+{
+	return (short)(q->side[side].events | (q->hangup ? POLLPRI : 0));
+}
+
 /* wait.c: 0 if the side became ready after all, -EAGAIN: armed, -ENOBUFS: cannot be armed. */
 int side_arm(struct shmk_queue *q, uint32_t side);
 /* Without an entry: the fd then tells old news too, but it tells all. */

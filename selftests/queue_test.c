@@ -737,4 +737,129 @@ TEST_F(queue, a_queue_and_its_messages_stay_when_nobody_has_it_open)
 	EXPECT_EQ(0, shmk_queue_remove(self->s, "stays"));
 }
 
+struct leaver {
+	const char *uri;
+	int how;		/* 0: closes, 1: detaches, 2: is killed */
+};
+
+static void leave(struct child_end *end, void *arg)
+{
+	struct leaver *l = arg;
+	struct shmk *s = peer(l->uri);
+	struct shmk_queue *q = queue(s, "hup", 0, 4);
+
+	send_no(q, 1, 1000, SHMK_TRY);
+	tell(end, 1);
+	hear(end->from);
+	send_no(q, 2, 20, SHMK_TRY);
+	if (l->how == 0)
+		shmk_queue_close(q);
+	else if (l->how == 1)
+		shmk_detach(s);
+	else
+		raise(SIGKILL);
+	if (l->how == 0)
+		pause();
+}
+
+struct waiter_of_end {
+	struct shmk_queue *q;
+	atomic_int *got;
+	int64_t ret;
+};
+
+static void *wait_for_end(void *arg)
+{
+	struct waiter_of_end *w = arg;
+
+	do {
+		w->ret = recv_no(w->q, watchdog());
+		atomic_fetch_add(w->got, 1);
+	} while (w->ret >= 0);
+	return NULL;
+}
+
+TEST_F(queue, who_waits_alone_is_told_if_asked_for)
+{
+	struct shmk_queue *q = queue(self->s, "hup", SHMK_QUEUE_HANGUP, 4);
+	struct leaver l = { .uri = self->uri };
+	struct shmk_poller *p;
+	struct shmk_ready r;
+	pthread_t thread;
+
+	EXPECT_EQ(-EPIPE, recv_no(q, SHMK_TRY));
+	EXPECT_EQ(-EPIPE, recv_no(q, watchdog()));
+	EXPECT_EQ(0, shmk_queue_reset(q));
+	ASSERT_EQ(0, shmk_poller_open(self->s, &p));
+	for (l.how = 0; l.how < 3; l.how++) {
+		atomic_int got = 0;
+		struct waiter_of_end w = { .q = q, .got = &got };
+		struct child c;
+
+		child_start(&c, leave, &l);
+		ASSERT_EQ(1, child_hear(&c));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_end, &w));
+		while (atomic_load(&got) < 1)
+			sched_yield();
+		usleep(l.how * 5000);		/* asleep or not */
+		child_tell(&c, 1);
+		pthread_join(thread, NULL);
+		EXPECT_EQ(-EPIPE, w.ret) TH_LOG("way %d", l.how);
+		EXPECT_EQ(3, got) TH_LOG("way %d", l.how);	/* with both messages before */
+		child_kill(&c);
+		/* A poller tells the end as something that is ready. */
+		ASSERT_EQ(0, shmk_poller_add(p, q, SHMK_RECV, NULL));
+		EXPECT_EQ(1, shmk_poller_wait(p, &r, 1, watchdog()));
+		EXPECT_EQ(0, shmk_poller_remove(p, q, SHMK_RECV));
+	}
+	for (uint32_t i = 0; i < 4; i++)
+		ASSERT_EQ(0, send_no(q, i, 20, SHMK_TRY));
+	EXPECT_EQ(-EPIPE, send_no(q, 4, 20, watchdog()));
+	EXPECT_EQ(0, recv_no(q, SHMK_TRY));
+}
+
+static void *poll_for_end(void *arg)
+{
+	struct waiter_of_end *w = arg;
+	struct shmk_poller *p;
+	struct shmk_ready r;
+
+	w->ret = shmk_poller_open(w->q->shmk, &p);
+	if (!w->ret)
+		w->ret = shmk_poller_add(p, w->q, SHMK_RECV, NULL);
+	while (!w->ret || w->ret == -EAGAIN) {
+		atomic_fetch_add(w->got, 1);
+		w->ret = shmk_poller_wait(p, &r, 1, watchdog());
+		if (w->ret == 1)
+			w->ret = recv_no(w->q, SHMK_TRY) >= 0 ? 0 : recv_no(w->q, SHMK_TRY);
+	}
+	shmk_poller_close(p);
+	return NULL;
+}
+
+TEST_F(queue, a_poller_asleep_is_told_that_it_is_alone)
+{
+	struct shmk_queue *q = queue(self->s, "hup", SHMK_QUEUE_HANGUP, 4);
+	struct leaver l = { .uri = self->uri };
+	pthread_t thread;
+
+	for (l.how = 0; l.how < 3; l.how++) {
+		atomic_int got = 0;
+		struct waiter_of_end w = { .q = q, .got = &got };
+		struct child c;
+
+		child_start(&c, leave, &l);
+		ASSERT_EQ(1, child_hear(&c));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, poll_for_end, &w));
+		while (atomic_load(&got) < 2)
+			sched_yield();
+		usleep(10000);
+		child_tell(&c, 1);
+		pthread_join(thread, NULL);
+		EXPECT_EQ(-EPIPE, w.ret) TH_LOG("way %d", l.how);
+		EXPECT_EQ(3, got);
+		child_kill(&c);
+	}
+}
+
 TEST_HARNESS_MAIN

@@ -425,6 +425,7 @@ SHMK_API int shmk_msg_part(const struct shmk_msg *whole, unsigned int i, void **
 #define SHMK_QUEUE_SC		0x20	/* made for one receiver at a time */
 #define SHMK_QUEUE_REDELIVER	0x40	/* what a dead receiver had not acknowledged goes to another */
 #define SHMK_QUEUE_TOPIC	0x80	/* told by shmk_queue_next() only: shmk_topic_open() */
+#define SHMK_QUEUE_HANGUP	0x1000	/* of this attachment: -EPIPE instead of waiting when alone */
 
 /**
  * struct shmk_queue_opts - zero means the default
@@ -444,6 +445,10 @@ struct shmk_queue_opts {
 /**
  * shmk_queue_open() - open a queue by name, or make it
  * @deadline: without CREATE: how long to wait for somebody to make it
+ *
+ * With HANGUP, receiving from the empty queue, or sending to the full one, is -EPIPE when
+ * no other attachment has it open, also for who is already asleep then. What was sent
+ * before comes first.
  *
  * An existing queue keeps its own capacity and kind. With SP or SC the first
  * call that sends or receives takes the role; -EBUSY there while a living peer

@@ -12,7 +12,8 @@
  *                 Its commands are -ENXIO from any other mm and after the end
  *                 of the peer.
  *   a queue side  from SHMK_IOC_QUEUE_FD. poll() says EPOLLIN (SHMK_SIDE_RECV)
- *                 or EPOLLOUT (SHMK_SIDE_SEND), computed from the slot words.
+ *                 or EPOLLOUT (SHMK_SIDE_SEND), computed from the slot words, and
+ *                 EPOLLPRI while at most one attachment has the queue open.
  *
  * DOC: errno
  *   -EINVAL   a value out of its range, an unknown flag, a reserved field that
