@@ -518,6 +518,7 @@ static void check_abi(void)
 	BUILD_BUG_ON(sizeof(struct shmk_entry) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_ledger) != 64);
 	BUILD_BUG_ON(sizeof(struct shmk_slot) != 16);
+	BUILD_BUG_ON(sizeof(struct shmk_slot_meta) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_ring) != 256);
 	BUILD_BUG_ON(sizeof(struct shmk_control) != 256);
 	BUILD_BUG_ON(sizeof(struct shmk_ledger) +

@@ -930,6 +930,7 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 		break;
 	case SHMK_OP_SENDING:
 	case SHMK_OP_PASSING:
+		settle_claiming(peer, &rv, entry);	/* F_META */
 		settle_sending(view, &rv, entry, settled);
 		break;
 	case SHMK_OP_TAKING:
@@ -945,6 +946,7 @@ int shmk_settle_entry(const struct shmk_view *view, __u32 peer,
 		settle_claiming(peer, &rv, entry);
 		break;
 	case SHMK_OP_RESENDING:
+		settle_claiming(peer, &rv, entry);
 		settle_resending(view, &rv, entry);
 		break;
 	case SHMK_OP_GATHER:

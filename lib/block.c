@@ -904,6 +904,10 @@ int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 	msg->from = SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0);
 	msg->queue = NULL;
 	msg->redelivered = 0;
+	msg->tag = 0;
+	msg->sender = 0;
+	msg->sender_gen = 0;
+	msg->id = 0;
 	msg->kind = SHMK_KIND_BLOCK;
 	msg->len = len;
 	msg->room = shmk_block_room(&s->view, msg->block);

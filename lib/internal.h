@@ -129,6 +129,7 @@ struct shmk_queue {
 	uint32_t		gen;
 	uint32_t		flags;		/* SHMK_QUEUE_F_* */
 	uint32_t		inline_max;
+	uint32_t		meta;		/* F_META: bytes before the inline ones; else 0 */
 	uint32_t		nr_open;	/* of this handle; under shmk->lock */
 	struct lock		role_lock[2];	/* F_SC, F_SP: one thread at a time */
 	bool			have_role[2];

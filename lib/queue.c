@@ -229,10 +229,35 @@ static inline int look_for_room(struct shmk_queue *q, struct look *l)
 	return -EUCLEAN;
 }
 
-/* Publishes by one word. Whether it was this one that got the slot. */
-static inline bool publish(struct shmk_queue *q, struct look *l, __u32 kind, __u32 arg)
+/* Of several producers; the slot's bytes are then this one's to write. */
+static inline bool slot_claim(struct shmk_queue *q, struct look *l)
 {
-	__u64 p = SHMK_P(l->lap, kind, arg);
+	return cas(&l->slot->p, SHMK_P(l->lap, SHMK_KIND_EMPTY, 0),
+		   SHMK_P(l->lap, SHMK_KIND_CLAIMED, q->shmk->self));
+}
+
+static inline void meta_write(struct shmk_queue *q, struct look *l, __u32 tag, __u64 id)
+{
+	const struct shmk_slot_meta meta = {
+		.sender = (__u16)q->shmk->self, .gen = (__u16)q->shmk->gen, .tag = tag, .id = id,
+	};
+
+	if (q->meta)
+		memcpy(l->slot->inl, &meta, sizeof(meta));
+}
+
+/* Publishes by one word, or two. Whether it was this one that got the slot. */
+static inline bool publish(struct shmk_queue *q, struct look *l, const struct shmk_msg *msg)
+{
+	__u64 p = SHMK_P(l->lap, SHMK_KIND_BLOCK, msg->block);
+
+	if (q->meta) {
+		if (!(q->flags & SHMK_QUEUE_F_SP) && !slot_claim(q, l))
+			return false;
+		meta_write(q, l, msg->tag, msg->id);
+		smp_store_release(&l->slot->p, p);		/* Q1 */
+		return true;
+	}
 
 	if (q->flags & SHMK_QUEUE_F_SP) {
 		smp_store_release(&l->slot->p, p);		/* Q1 */
@@ -291,7 +316,7 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 		entry_set(s, msg->entry,
 			  SHMK_WHAT(got ? SHMK_OP_PASSING : SHMK_OP_SENDING, msg->block,
 				    msg->gen), SHMK_WHERE(q->id, l.pos));
-		if (likely(publish(q, &l, SHMK_KIND_BLOCK, msg->block)))
+		if (likely(publish(q, &l, msg)))
 			break;
 	}
 	published(q, &l);
@@ -352,14 +377,15 @@ static int put_held(struct shmk_queue *q, struct shmk_msg *msg, uint32_t entry)
 			return ret;
 		entry_set(s, entry, SHMK_WHAT(SHMK_OP_RESENDING, msg->block, msg->gen),
 			  SHMK_WHERE(q->id, l.pos));
-	} while (!publish(q, &l, SHMK_KIND_BLOCK, msg->block));
+	} while (!publish(q, &l, msg));
 	published(q, &l);
 	held_resent(msg);
 	return 0;
 }
 
 /* The same for @len inline bytes; @entry is left CLAIMING. */
-static int put_inline(struct shmk_queue *q, const void *buf, size_t len, uint32_t entry)
+static int put_inline(struct shmk_queue *q, const void *buf, size_t len, uint32_t tag,
+		      uint64_t id, uint32_t entry)
 {
 	struct shmk *s = q->shmk;
 	struct look l;
@@ -373,11 +399,11 @@ static int put_inline(struct shmk_queue *q, const void *buf, size_t len, uint32_
 		entry_set(s, entry, SHMK_OP_CLAIMING, SHMK_WHERE(q->id, l.pos));
 		if (q->flags & SHMK_QUEUE_F_SP)
 			break;
-		if (likely(cas(&l.slot->p, SHMK_P(l.lap, SHMK_KIND_EMPTY, 0),
-			       SHMK_P(l.lap, SHMK_KIND_CLAIMED, s->self))))
+		if (likely(slot_claim(q, &l)))
 			break;
 	}
-	memcpy(l.slot->inl, buf, len);
+	meta_write(q, &l, tag, id);
+	memcpy(l.slot->inl + q->meta, buf, len);
 	smp_store_release(&l.slot->p,					/* Q1 */
 			  SHMK_P(l.lap, SHMK_KIND_INLINE, (__u32)len));
 	published(q, &l);
@@ -408,7 +434,7 @@ static int put_one(struct shmk_queue *q, struct shmk_msg *msg, uint32_t *entry)
 	if (msg->queue)
 		ret = put_held(q, msg, *entry);
 	else
-		ret = put_inline(q, msg->small, msg->len, *entry);
+		ret = put_inline(q, msg->small, msg->len, msg->tag, msg->id, *entry);
 	if (ret)
 		entry_put(q->shmk, *entry);
 	return ret;
@@ -416,7 +442,8 @@ static int put_one(struct shmk_queue *q, struct shmk_msg *msg, uint32_t *entry)
 
 static void send_done(struct shmk_queue *q, uint32_t entry)
 {
-	if (q->flags & SHMK_QUEUE_F_SP)
+	/* Published by a plain store: fence. */
+	if (q->flags & (SHMK_QUEUE_F_SP | SHMK_QUEUE_F_META))
 		wait_wake(q, SHMK_SIDE_RECV);			/* Q3 */
 	else
 		wait_wake_ordered(q, SHMK_SIDE_RECV);
@@ -481,7 +508,7 @@ static int try_send_inline(struct shmk_queue *q, const void *buf, size_t len)
 	locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
 	ret = side_enter(q, SHMK_SIDE_SEND);
 	if (likely(!ret))
-		ret = put_inline(q, buf, len, entry);
+		ret = put_inline(q, buf, len, 0, 0, entry);
 	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
 	if (likely(!ret))
 		send_inline_done(q, entry);
@@ -566,6 +593,10 @@ static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg
 		msg->kind = SHMK_KIND_BLOCK;
 		msg->from = READ_ONCE(entry_at(s, i)->where);
 		msg->redelivered = 0;
+		msg->tag = 0;
+		msg->sender = 0;
+		msg->sender_gen = 0;
+		msg->id = 0;
 		msg->queue = NULL;
 		if (SHMK_WHAT_OP(what) == SHMK_OP_REDO) {
 			msg->queue = handle_of(s, SHMK_WHERE_QUEUE(msg->from));
@@ -771,6 +802,18 @@ static void take_held(struct shmk_queue *q, struct look *l, struct shmk_msg *msg
 	msg->redelivered = SHMK_T_TRIES(READ_ONCE(l->slot->t));
 }
 
+static void meta_read(struct shmk_queue *q, struct look *l, struct shmk_msg *msg)
+{
+	struct shmk_slot_meta meta = { 0 };
+
+	if (q->meta)
+		memcpy(&meta, l->slot->inl, sizeof(meta));
+	msg->sender = meta.sender;
+	msg->sender_gen = meta.gen;
+	msg->tag = meta.tag;
+	msg->id = meta.id;
+}
+
 /* Hand-over of a block, in the order of the table above. */
 static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk_msg *msg)
 {
@@ -793,6 +836,7 @@ static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk
 	msg->gen = SHMK_BLOCK_GEN(word) + 1;
 	entry_what(s, msg->entry, SHMK_WHAT(SHMK_OP_TAKEN, block, SHMK_BLOCK_GEN(word)));
 	WRITE_ONCE(s->view.blocks[block].word, shmk_block_handed(word));
+	meta_read(q, l, msg);
 	if (redelivers(q))
 		take_held(q, l, msg, SHMK_WHAT(SHMK_OP_REDO, block, msg->gen));
 	else
@@ -812,7 +856,8 @@ static int take_inline(struct shmk_queue *q, struct look *l, __u64 p, struct shm
 
 	if (unlikely(len > q->inline_max))
 		return take_garbage(l);
-	memcpy(msg->small, l->slot->inl, len);
+	memcpy(msg->small, l->slot->inl + q->meta, len);
+	meta_read(q, l, msg);
 	if (redelivers(q)) {
 		take_held(q, l, msg, SHMK_WHAT(SHMK_OP_REDO, SHMK_NO_BLOCK, 0));
 	} else {
@@ -1102,7 +1147,7 @@ int queue_name_copy(char *to, const char *name)
 static int opts_check(const struct shmk_queue_opts *opts)
 {
 	uint32_t known = SHMK_QUEUE_CREATE | SHMK_QUEUE_EXCL | SHMK_QUEUE_SP | SHMK_QUEUE_SC |
-			 SHMK_QUEUE_REDELIVER | SHMK_QUEUE_HANGUP;
+			 SHMK_QUEUE_REDELIVER | SHMK_QUEUE_HANGUP | SHMK_QUEUE_TAGGED;
 
 	if (opts->flags & ~known)
 		return -EINVAL;
@@ -1120,7 +1165,8 @@ static int queue_make(struct shmk *s, struct queue_find *f)
 		.size = sizeof(arg),
 		.flags = (opts->flags & SHMK_QUEUE_SP ? SHMK_QUEUE_F_SP : 0) |
 			 (opts->flags & SHMK_QUEUE_SC ? SHMK_QUEUE_F_SC : 0) |
-			 (opts->flags & SHMK_QUEUE_REDELIVER ? SHMK_QUEUE_F_REDELIVER : 0),
+			 (opts->flags & SHMK_QUEUE_REDELIVER ? SHMK_QUEUE_F_REDELIVER : 0) |
+			 (opts->flags & SHMK_QUEUE_TAGGED ? SHMK_QUEUE_F_META : 0),
 		.max_tries = opts->max_tries,
 		.capacity = opts->capacity ? opts->capacity : 64,
 		.slot_bytes = opts->slot_bytes,
@@ -1194,7 +1240,8 @@ static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
 	q->id = id;
 	q->gen = gen;
 	q->flags = SHMK_QUEUE_FLAGS(status->word);
-	q->inline_max = status->slot_bytes - (uint32_t)offsetof(struct shmk_slot, inl);
+	q->meta = q->flags & SHMK_QUEUE_F_META ? sizeof(struct shmk_slot_meta) : 0;
+	q->inline_max = status->slot_bytes - (uint32_t)offsetof(struct shmk_slot, inl) - q->meta;
 	q->nr_open = 1;
 	q->row = ROW_NONE;
 	q->side[0].fd = -1;
@@ -1359,7 +1406,8 @@ static int id_stats(struct shmk *s, uint32_t id, struct shmk_queue_stats *st)
 	st->flags = (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SP ? SHMK_QUEUE_SP : 0) |
 		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SC ? SHMK_QUEUE_SC : 0) |
 		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_TOPIC ? SHMK_QUEUE_TOPIC : 0) |
-		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_REDELIVER ? SHMK_QUEUE_REDELIVER : 0);
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_REDELIVER ? SHMK_QUEUE_REDELIVER : 0) |
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_META ? SHMK_QUEUE_TAGGED : 0);
 	st->capacity = status->capacity;
 	st->slot_bytes = status->slot_bytes;
 	st->nr_open = READ_ONCE(status->nr_open);

@@ -250,6 +250,10 @@ int shmk_msg_share(struct shmk_msg *msg, struct shmk_msg *other)
 	other->from = SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0);
 	other->queue = NULL;
 	other->redelivered = 0;
+	other->tag = msg->tag;
+	other->sender = msg->sender;
+	other->sender_gen = msg->sender_gen;
+	other->id = msg->id;
 	if (msg->kind == SHMK_KIND_INLINE)
 		return copy_inline(msg, other);
 	ret = try_share(msg, other);

@@ -1191,6 +1191,32 @@ TEST_F(settle, resending_published_and_taken_empties_the_old_place)
 	EXPECT_SETTLED(0U, 0U);
 }
 
+TEST_F(settle, sending_a_block_with_a_tag_that_was_only_claimed)
+{
+	int again;
+
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_CLAIMED, DEAD);
+	for (again = 0; again < 2; again++) {
+		ENTRY(SHMK_OP_SENDING, BLOCK, GEN, AT);
+		EXPECT_EQ(SETTLE(DEAD), 0);
+		EXPECT_EQ(SLOT->p, P(SHMK_KIND_SKIP, 0));
+		EXPECT_EQ(WORD, FREE(GEN + 1));
+		EXPECT_SETTLED(1U, 0U);
+	}
+}
+
+TEST_F(settle, resending_with_a_tag_that_was_only_claimed)
+{
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_CLAIMED, DEAD);
+	ENTRY(SHMK_OP_RESENDING, BLOCK, GEN, STAYS);
+	SETTLE(DEAD);
+	EXPECT_EQ(SLOT->p, P(SHMK_KIND_SKIP, 0));
+	EXPECT_EQ(WORD, USED(GEN));
+	EXPECT_SETTLED(0U, 0U);
+}
+
 TEST_F(settle, redo_of_a_queue_that_is_not_there_is_held)
 {
 	WORD = USED(GEN);

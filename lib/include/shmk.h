@@ -288,6 +288,10 @@ SHMK_API int shmk_event_next(struct shmk *s, struct shmk_event *event);
  * @redelivered: so many peers had received it before and died with it unacknowledged
  *	(SHMK_QUEUE_REDELIVER)
  *
+ * @tag, @id: of a message of a TAGGED queue; the sender's to set, 0 after shmk_alloc()
+ * @sender, @sender_gen: who sent it to a TAGGED queue: peer id, and the low 16 bits of the
+ *	generation of that life; else 0
+ *
  * Do not copy the struct; shmk_msg_move() does. All other members are the
  * library's. A struct that holds nothing has data == NULL.
  */
@@ -303,6 +307,10 @@ struct shmk_msg {
 	uint64_t	from;
 	struct shmk_queue *queue;
 	uint32_t	redelivered;
+	uint32_t	tag;
+	uint32_t	sender;
+	uint32_t	sender_gen;
+	uint64_t	id;
 	unsigned char	small[SHMK_INLINE_MAX] __attribute__((aligned(16)));
 };
 
@@ -423,15 +431,16 @@ SHMK_API int shmk_msg_part(const struct shmk_msg *whole, unsigned int i, void **
 #define SHMK_QUEUE_EXCL		0x2	/* with CREATE: -EEXIST if there is one */
 #define SHMK_QUEUE_SP		0x10	/* made for one producer at a time */
 #define SHMK_QUEUE_SC		0x20	/* made for one receiver at a time */
+#define SHMK_QUEUE_TAGGED	0x100	/* messages carry who sent them, a tag and an id */
 #define SHMK_QUEUE_REDELIVER	0x40	/* what a dead receiver had not acknowledged goes to another */
 #define SHMK_QUEUE_TOPIC	0x80	/* told by shmk_queue_next() only: shmk_topic_open() */
 #define SHMK_QUEUE_HANGUP	0x1000	/* of this attachment: -EPIPE instead of waiting when alone */
 
 /**
  * struct shmk_queue_opts - zero means the default
- * @flags: SHMK_QUEUE_*; SP, SC and REDELIVER count when it is made
+ * @flags: SHMK_QUEUE_*; SP, SC, REDELIVER and TAGGED count when it is made
  * @capacity: messages, a power of two up to 65536; default 64
- * @slot_bytes: 64 (default), 128 or 256: inline messages up to 16 less
+ * @slot_bytes: 64 (default), 128 or 256: inline messages up to 16 less, with TAGGED 32 less
  * @max_tries: with REDELIVER: when so many receivers have died with a message it is
  *	dropped and counted as lost; up to 32767; default 0: never
  */
@@ -565,7 +574,7 @@ struct shmk_queue_stats {
 	char		name[64];
 	uint32_t	id;
 	uint32_t	gen;
-	uint32_t	flags;		/* SHMK_QUEUE_SP, _SC, _REDELIVER */
+	uint32_t	flags;		/* SHMK_QUEUE_SP, _SC, _REDELIVER, _TAGGED */
 	uint32_t	capacity;
 	uint32_t	slot_bytes;
 	uint32_t	nr_open;

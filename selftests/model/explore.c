@@ -1280,7 +1280,8 @@ static void peer_init(struct actor *a)
 	memset(&a->q, 0, sizeof(a->q));
 	a->q.shmk = s;
 	a->q.flags = sc->flags & 0xffff;
-	a->q.inline_max = 48;
+	a->q.meta = sc->flags & SHMK_QUEUE_F_META ? sizeof(struct shmk_slot_meta) : 0;
+	a->q.inline_max = 48 - a->q.meta;
 	a->q.have_role[0] = a->q.have_role[1] = true;
 	view_queue(&view, 0, &a->q.rv);
 }
@@ -2206,6 +2207,11 @@ static const struct scenario scenarios[] = {
 	{ "sharing beside droppers", 1, false, 1, 0, false, setup_share_beside, false, 0 },
 	{ "two share the same", 1, false, 1, 0, false, setup_share_both, false, 3 },
 	{ "references through a queue", 1, false, 2, 0, true, setup_send_both, false, 0 },
+	{ "tags, two producers", 2, false, 1, SHMK_QUEUE_F_META, false, setup_2p1c, false, 0 },
+	{ "tags, passing on", 2, false, 2, SHMK_QUEUE_F_META | SHMK_QUEUE_F_REDELIVER, false,
+	  setup_pass, false, 0 },
+	{ "tags, sleeping receiver, buffered stores", 1, true, 1, SHMK_QUEUE_F_META, false,
+	  setup_sleep, false, 0 },
 	{ "redelivery", 2, false, 2, SHMK_QUEUE_F_REDELIVER, false, setup_1p1c, false, 0 },
 	{ "redelivery, two receivers", 2, false, 1, SHMK_QUEUE_F_REDELIVER, false, setup_1p2c,
 	  false, 0 },

@@ -160,7 +160,8 @@ struct shmk_element {
 #define SHMK_QUEUE_F_SC		0x0002	/* one consumer at a time: no CAS on T */
 #define SHMK_QUEUE_F_REDELIVER	0x0004	/* a message stays in its slot until it is acknowledged */
 #define SHMK_QUEUE_F_TOPIC	0x0008	/* many readers of each message */
-#define SHMK_QUEUE_F_ALL	0x000f
+#define SHMK_QUEUE_F_META	0x0010	/* struct shmk_slot_meta before the inline bytes */
+#define SHMK_QUEUE_F_ALL	0x001f
 
 struct shmk_status {
 	__u64	magic;		/* written last: nonzero means ready */
@@ -423,6 +424,17 @@ struct shmk_slot {
 	__u64	p;
 	__u64	t;
 	__u8	inl[];		/* slot_bytes - 16 */
+};
+
+/*
+ * F_META: the first of the inline bytes, also of a block. With several producers
+ * such a block goes through CLAIMED, too.
+ */
+struct shmk_slot_meta {
+	__u16	sender;		/* peer */
+	__u16	gen;		/* of the sender's life: its low bits */
+	__u32	tag;
+	__u64	id;
 };
 
 enum shmk_kind {
