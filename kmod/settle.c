@@ -618,7 +618,9 @@ void shmk_settle_queue(const struct shmk_view *view,
 			word = READ_ONCE(view->blocks[block].word);
 			shmk_block_put(view, block, SHMK_BLOCK_GEN(word), settled);
 		}
-		cas(&shmk_slot_at(rv, i)->p, p, 0);
+		/* As if taken: one who removes and is killed at it leaves a queue that works. */
+		if (SHMK_P_KIND(p) != SHMK_KIND_EMPTY)
+			slot_empty(shmk_slot_at(rv, i), p, SHMK_P_LAP(p));
 	}
 }
 

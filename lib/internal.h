@@ -39,6 +39,7 @@ static inline void errno_restore(const int *saved)
 
 struct span_heap;	/* block.c */
 struct waiter;		/* wait.c */
+struct mail_route;	/* mail.c */
 
 /*
  * A lock of private memory. Costs nothing while the process has one thread.
@@ -106,6 +107,8 @@ struct shmk {
 	struct shmk_queue	*queues;	/* open ones; under lock */
 	struct shmk_poller	*pollers;	/* under lock */
 	struct shmk_topic	*topics;	/* likewise */
+	struct mail_route	*routes;	/* mail.c: mailboxes of others; under lock */
+	struct shmk_mailbox	*mailbox;	/* the own one */
 	struct shmk_queue	*closing;	/* closed, but messages of theirs are held; under lock */
 };
 
@@ -230,6 +233,9 @@ void message_ack(struct shmk_msg *msg);
 /* The end of the attachment: all handles go. */
 void queues_close(struct shmk *s);
 
+/* mail.c: before the queues are closed. */
+void mail_exit(struct shmk *s);
+
 /* wait.c */
 int wait_init(struct shmk *s);		/* sets all that is wait.c's in struct shmk */
 void wait_exit(struct shmk *s);
@@ -274,6 +280,12 @@ static inline void wait_wake(struct shmk_queue *q, uint32_t side)
 /* Until @ready(s, arg) is true, looked at after each event of the pool. */
 int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *arg,
 	       int64_t deadline);
+/*
+ * Until a side of @q is ready: 0; or @over(s, arg), which is looked at after each event:
+ * -EPIPE; or as wait_side().
+ */
+int wait_side_event(struct shmk_queue *q, uint32_t side,
+		    bool (*over)(struct shmk *s, void *arg), void *arg, int64_t deadline);
 int64_t now_ns(void);
 
 /* poller.c: closes those that the caller did not. */

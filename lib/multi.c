@@ -53,6 +53,8 @@ int shmk_msg_inline(struct shmk *s, const void *buf, size_t len, struct shmk_msg
 	msg->from = SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0);
 	msg->queue = NULL;
 	msg->redelivered = 0;
+	msg->tag = msg->sender = msg->sender_gen = 0;
+	msg->id = 0;
 	msg->len = len;
 	msg->room = sizeof(msg->small);
 	msg->data = msg->small;
@@ -303,6 +305,8 @@ static int part_fill(const struct shmk_msg *whole, unsigned int i, struct shmk_m
 	msg->from = SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0);
 	msg->queue = NULL;
 	msg->redelivered = 0;
+	msg->tag = msg->sender = msg->sender_gen = 0;
+	msg->id = 0;
 	msg->block = SHMK_PART_ARG(part);
 	msg->gen = SHMK_PART_GEN(part);
 	msg->data = data;

@@ -438,6 +438,7 @@ void shmk_detach(struct shmk *s)
 		return;
 	forget = s->pid != getpid();
 	pollers_exit(s);
+	mail_exit(s);
 	if (!forget)
 		while (s->topics)
 			shmk_topic_close(s->topics);

@@ -472,6 +472,8 @@ static int try_send(struct shmk_queue *q, struct shmk_msg *msg)
 	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
 	if (ret)
 		return ret;
+	if (q->meta)
+		msg->from = READ_ONCE(entry_at(q->shmk, entry)->where);	/* for call.c */
 	if (msg->kind == SHMK_KIND_BLOCK)
 		send_done(q, entry);
 	else

@@ -523,6 +523,67 @@ static int sleep_event(struct shmk *s, void *stream,
 	}
 }
 
+static int sleep_side_event(struct shmk_queue *q, uint32_t side, void *stream,
+			    bool (*over)(struct shmk *s, void *arg), void *arg, int64_t deadline)
+{
+	struct shmk *s = q->shmk;
+	int events = s->backend->events_fd(s, stream);
+	int64_t now, wake;
+	int ret = events < 0 ? events : side_open(q, side);
+
+	while (!ret) {
+		struct pollfd fds[] = {
+			{ .fd = s->interrupt_fd, .events = POLLIN },
+			{ .fd = events, .events = POLLIN },
+			{ .fd = q->side[side].fd, .events = q->side[side].events },
+		};
+
+		now = now_ns();
+		wake = wait_reap(s, now);
+		events_drain(s, stream);
+		if (over(s, arg))
+			return -EPIPE;
+		ret = wait_over(s, now, deadline);
+		if (ret)
+			break;
+		ret = side_arm(q, side);
+		if (!ret)
+			break;
+		if (ret == -ENOBUFS)	/* then the side is looked at every millisecond */
+			wake = now + NO_ENTRY_NS;
+		ret = poll_fds(fds, ret == -ENOBUFS ? 2 : 3, timeout_until(now, wake, deadline));
+		if (ret < 0)
+			break;
+		ret = 0;
+		if (fds[0].revents && !interrupted(s))
+			interrupt_lower(s);
+		if (side_ready(q, side))
+			break;
+	}
+	return ret;
+}
+
+/* As above, the stream began first: an event behind over()'s look makes its fd readable. */
+int wait_side_event(struct shmk_queue *q, uint32_t side,
+		    bool (*over)(struct shmk *s, void *arg), void *arg, int64_t deadline)
+{
+	ERRNO_KEPT;
+	struct shmk *s = q->shmk;
+	void *stream;
+	int ret;
+
+	if (over(s, arg))
+		return -EPIPE;
+	if (deadline == SHMK_TRY)
+		return wait_arm(q, side);
+	ret = s->backend->events_open(s, &stream);
+	if (!ret) {
+		ret = sleep_side_event(q, side, stream, over, arg, deadline);
+		s->backend->events_close(s, stream);
+	}
+	return ret;
+}
+
 int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *arg,
 	       int64_t deadline)
 {

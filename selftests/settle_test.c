@@ -1250,7 +1250,7 @@ TEST_F(settle, all_of_a_queue_is_freed)
 	queue(&self->view, 0, &rv);
 	shmk_settle_queue(&self->view, &rv, &self->settled);
 	EXPECT_EQ(WORD, FREE(GEN + 1));
-	EXPECT_EQ(SLOT->p, 0);
+	EXPECT_EQ(SLOT->p, EMPTIED);
 	EXPECT_EQ(self->settled.blocks, 1);
 }
 

@@ -839,6 +839,114 @@ SHMK_API void shmk_endpoint_close(struct shmk_endpoint *ep);
 SHMK_API struct shmk_queue *shmk_endpoint_queue(const struct shmk_endpoint *ep);
 SHMK_API struct shmk *shmk_endpoint_shmk(const struct shmk_endpoint *ep);
 
+/* ---------------------------------------------------------- mailboxes -- */
+
+struct shmk_mailbox;
+
+#define SHMK_ANY_PEER	0U
+#define SHMK_ANY_TAG	UINT32_MAX
+#define SHMK_TAG_REPLY	0xfffffffeU	/* of answers to requests; not for others' use */
+
+/**
+ * struct shmk_mailbox_opts - zero means the default
+ * @capacity, @slot_bytes: as of a queue
+ */
+struct shmk_mailbox_opts {
+	uint32_t	capacity;
+	uint32_t	slot_bytes;
+};
+
+/**
+ * shmk_mailbox_open() - be reachable by peer id; one mailbox for an attachment
+ *
+ * It is a TAGGED queue named by this peer's id and generation, so that mail to one life
+ * never reaches the next one of the same id. -EBUSY: there is one already.
+ * Mailboxes of the dead are removed by who opens one, or finds out when sending.
+ * A mailbox is used by one thread at a time.
+ */
+SHMK_API int shmk_mailbox_open(struct shmk *s, const struct shmk_mailbox_opts *opts,
+			       struct shmk_mailbox **out);
+/* shmk_mailbox_close() - what is in it is freed. After shmk_detach() it must not be called. */
+SHMK_API void shmk_mailbox_close(struct shmk_mailbox *mb);
+/* shmk_mailbox_queue() - its queue, for shmk_queue_fd() and the like; not to be received from. */
+SHMK_API struct shmk_queue *shmk_mailbox_queue(struct shmk_mailbox *mb);
+
+/**
+ * shmk_mail_send() - send @msg to a peer's mailbox; on success @msg holds nothing any more
+ * @to, @gen: the peer's life; @gen 0: whichever now has that id
+ *
+ * -ENOENT: it has no mailbox, after waiting for one until @deadline.
+ * -EPIPE: it is dead; at once, also when it dies while this call waits for room.
+ * Order: of one sender and one tag, as sent.
+ */
+SHMK_API int shmk_mail_send(struct shmk *s, uint32_t to, uint32_t gen, uint32_t tag,
+			    struct shmk_msg *msg, int64_t deadline);
+SHMK_API int shmk_mail_send_copy(struct shmk *s, uint32_t to, uint32_t gen, uint32_t tag,
+				 const void *buf, size_t len, int64_t deadline);
+
+/**
+ * shmk_mail_recv() - the first message from @from (or SHMK_ANY_PEER) with @tag (or SHMK_ANY_TAG)
+ *
+ * Others wait aside, held by this peer, until they are asked for.
+ */
+SHMK_API int shmk_mail_recv(struct shmk_mailbox *mb, uint32_t from, uint32_t tag,
+			    struct shmk_msg *msg, int64_t deadline);
+
+/* struct shmk_mail_info - of the message that shmk_mail_recv() would return now */
+struct shmk_mail_info {
+	uint32_t	from;
+	uint32_t	tag;
+	size_t		len;
+};
+
+/* shmk_mail_probe() - 0 and @info (unless NULL), or -EAGAIN. Never waits. */
+SHMK_API int shmk_mail_probe(struct shmk_mailbox *mb, uint32_t from, uint32_t tag,
+			     struct shmk_mail_info *info);
+
+/* ------------------------------------------------- requests and replies -- */
+
+/**
+ * shmk_request_send() - send a request to a service; any number may be outstanding
+ * @mb: where the reply is to come
+ * @service: a queue made with TAGGED and REDELIVER; servers just receive from it, and
+ *	answer by shmk_reply()
+ *
+ * If a server dies with the request, another one gets it (again, after what
+ * the dead one may have done); with @max_tries = 1 of the queue no other gets it, and
+ * the reply is -EOWNERDEAD. Return: its number, > 0.
+ */
+SHMK_API int64_t shmk_request_send(struct shmk_mailbox *mb, struct shmk_queue *service,
+				   struct shmk_msg *msg, int64_t deadline);
+
+/**
+ * shmk_reply_recv() - the reply to request @id, or to any if it is 0
+ *
+ * @msg->id tells to which. -EOWNERDEAD: its server died, or gave up, and nobody else
+ * will answer; @msg->id is set. -ENOENT: there is no such request.
+ * A request that was not answered at the deadline (-ETIMEDOUT) stays outstanding. A server
+ * that frees a request and does not answer is noticed by the next event or at the deadline.
+ */
+SHMK_API int shmk_reply_recv(struct shmk_mailbox *mb, int64_t id, struct shmk_msg *msg,
+			     int64_t deadline);
+
+/* shmk_request_cancel() - a reply that comes later is dropped. -ENOENT. */
+SHMK_API int shmk_request_cancel(struct shmk_mailbox *mb, int64_t id);
+
+/* shmk_call() - send @msg, wait, and @msg is the reply. If it fails once sent, the request is cancelled. */
+SHMK_API int shmk_call(struct shmk_mailbox *mb, struct shmk_queue *service,
+		       struct shmk_msg *msg, int64_t deadline);
+
+/**
+ * shmk_reply() - answer @request, received from a service, with @reply
+ *
+ * On success both hold nothing any more. -EPIPE: who asked is gone, has no
+ * mailbox, or did not ask by shmk_request_send(); @request is freed, @reply is not.
+ * With another error both are still held.
+ * A server that dies within: the reply has been sent, or another server gets the
+ * request, or both; then the second reply is dropped.
+ */
+SHMK_API int shmk_reply(struct shmk_msg *request, struct shmk_msg *reply, int64_t deadline);
+
 /* --------------------------------------------- the caller's event loop -- */
 
 #define SHMK_RECV	0	/* enum shmk_side */

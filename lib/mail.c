@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
+/*
+ * mail.c - messages to a peer, by its id.
+ *
+ * A mailbox is a TAGGED queue for one receiver, named by the id and generation of
+ * its owner. So nothing is needed that queues do not have: a message is in one
+ * slot or one ledger, whoever dies. What was received and is not asked for yet
+ * waits aside in a private list; its blocks stand in the ledger as GOT.
+ *
+ * Who closes a mailbox and lives writes CLOSED into the role word of its ring:
+ * senders may have the queue open.
+ *
+ * The queue of a dead owner is removed by the first who can: who finds out when
+ * sending, or opens a mailbox of his own. While others have it open that fails,
+ * and is left to the last of them.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mail.h"
+
+#define CLOSED	0xffffU		/* for a peer, in ring->role_recv */
+#define INLINE	32U		/* fits into any slot with its tag */
+
+/* The mailbox of another, as this attachment has it open. */
+struct mail_route {
+	struct mail_route *next;
+	uint32_t	id, gen;
+	struct shmk_queue *q;
+};
+
+/* -------------------------------------------------------------- routes -- */
+
+static void box_name(char *name, uint32_t id, uint32_t gen)
+{
+	snprintf(name, SHMK_NAME_LEN, "mailbox-%u-%u", id, gen);
+}
+
+uint32_t mail_gen(struct shmk *s, uint32_t id)
+{
+	const struct shmk_peer_status *peers = (const void *)
+		((const unsigned char *)s->status + s->status->peers_off);
+	__u64 word;
+
+	if (!id || id > s->status->nr_peers)
+		return 0;
+	word = smp_load_acquire(&peers[id].word);
+	return SHMK_PEER_STATE(word) == SHMK_PEER_ALIVE ? SHMK_PEER_GEN(word) : 0;
+}
+
+static bool box_closed(const struct shmk_queue *q)
+{
+	return (READ_ONCE(q->rv.ring->role_recv) & 0xffff) == CLOSED;
+}
+
+static struct mail_route *route_find(struct shmk *s, uint32_t id, uint32_t gen)
+{
+	bool locked = lock(&s->lock);
+	struct mail_route *r;
+
+	for (r = s->routes; r && (r->id != id || r->gen != gen); r = r->next)
+		;
+	unlock(&s->lock, locked);
+	return r;
+}
+
+static struct mail_route *route_take(struct shmk *s, uint32_t id, uint32_t gen)
+{
+	bool locked = lock(&s->lock);
+	struct mail_route **at, *r = NULL;
+
+	for (at = &s->routes; *at; at = &(*at)->next) {
+		if ((*at)->id == id && (*at)->gen == gen) {
+			r = *at;
+			*at = r->next;
+			break;
+		}
+	}
+	unlock(&s->lock, locked);
+	return r;
+}
+
+static void route_add(struct shmk *s, struct mail_route *r)
+{
+	bool locked = lock(&s->lock);
+
+	r->next = s->routes;
+	s->routes = r;
+	unlock(&s->lock, locked);
+}
+
+static void box_remove(struct shmk *s, uint32_t id, uint32_t gen)
+{
+	char name[SHMK_NAME_LEN];
+
+	box_name(name, id, gen);
+	shmk_queue_remove(s, name);
+}
+
+struct seek {
+	uint32_t	id, gen;
+	struct shmk_queue *q;
+	int		ret;
+};
+
+/* wait_event(): the mailbox is there, or never will be. */
+static bool box_there(struct shmk *s, void *arg)
+{
+	struct seek *k = arg;
+	char name[SHMK_NAME_LEN];
+
+	if (mail_gen(s, k->id) != k->gen) {
+		k->ret = -EPIPE;
+		return true;
+	}
+	box_name(name, k->id, k->gen);
+	k->ret = shmk_queue_open(s, name, NULL, SHMK_TRY, &k->q);
+	return k->ret != -ENOENT;
+}
+
+static int route_get(struct shmk *s, uint32_t id, uint32_t gen, int64_t deadline,
+		     struct shmk_queue **q)
+{
+	struct seek k = { .id = id, .gen = gen };
+	struct mail_route *r = route_find(s, id, gen);
+	int ret;
+
+	if (r) {
+		*q = r->q;
+		return 0;
+	}
+	ret = wait_event(s, box_there, &k, deadline);
+	if (ret == -EAGAIN || ret == -ETIMEDOUT)
+		return -ENOENT;
+	if (ret || k.ret)
+		return ret ? ret : k.ret;
+	r = malloc(sizeof(*r));
+	if (!r) {
+		shmk_queue_close(k.q);
+		return -ENOMEM;
+	}
+	*r = (struct mail_route){ .id = id, .gen = gen, .q = k.q };
+	route_add(s, r);
+	*q = k.q;
+	return 0;
+}
+
+/*
+ * The owner is dead. With several threads another may just be sending there, and
+ * nothing may be on a queue beside its close: then it is closed with the attachment.
+ */
+static void route_drop(struct shmk *s, uint32_t id, uint32_t gen)
+{
+	struct mail_route *r;
+
+	if (!__libc_single_threaded)
+		return;
+	r = route_take(s, id, gen);
+	if (!r)
+		return;
+	shmk_queue_close(r->q);
+	free(r);
+	box_remove(s, id, gen);
+}
+
+void mail_exit(struct shmk *s)
+{
+	struct mail_route *r;
+
+	while ((r = s->routes)) {
+		s->routes = r->next;
+		free(r);	/* its queue goes with the others */
+	}
+}
+
+/* ------------------------------------------------------------- sending -- */
+
+static bool receiver_gone(struct shmk *s, void *arg)
+{
+	const struct seek *k = arg;
+
+	return mail_gen(s, k->id) != k->gen;
+}
+
+static int send_to(struct shmk *s, struct seek *k, struct shmk_msg *msg, int64_t deadline)
+{
+	int ret;
+
+	for (;;) {
+		if (receiver_gone(s, k))
+			return -EPIPE;
+		if (box_closed(k->q))
+			return -ENOENT;
+		ret = shmk_send(k->q, msg, SHMK_TRY);
+		if (ret != -EAGAIN || deadline == SHMK_TRY)
+			return ret;
+		ret = wait_side_event(k->q, SHMK_SIDE_SEND, receiver_gone, k, deadline);
+		if (ret)
+			return ret;
+	}
+}
+
+int mail_post(struct shmk *s, uint32_t to, uint32_t gen, struct shmk_msg *msg, int64_t deadline)
+{
+	struct seek k = { .id = to, .gen = gen };
+	int ret;
+
+	if (!msg->data || msg->shmk != s)
+		return -EINVAL;
+	if (s->rdonly)
+		return -EROFS;
+	if (!gen)
+		k.gen = mail_gen(s, to);
+	if (!k.gen)
+		return -EPIPE;
+	ret = route_get(s, k.id, k.gen, deadline, &k.q);
+	if (!ret)
+		ret = send_to(s, &k, msg, deadline);
+	if (ret == -EPIPE)
+		route_drop(s, k.id, k.gen);
+	return ret;
+}
+
+int shmk_mail_send(struct shmk *s, uint32_t to, uint32_t gen, uint32_t tag,
+		   struct shmk_msg *msg, int64_t deadline)
+{
+	if (tag >= SHMK_TAG_REPLY)
+		return -EINVAL;
+	msg->tag = tag;
+	return mail_post(s, to, gen, msg, deadline);
+}
+
+int shmk_mail_send_copy(struct shmk *s, uint32_t to, uint32_t gen, uint32_t tag,
+			const void *buf, size_t len, int64_t deadline)
+{
+	struct shmk_msg msg;
+	int ret;
+
+	if (len <= INLINE) {
+		memset(&msg, 0, offsetof(struct shmk_msg, small));
+		msg.shmk = s;
+		msg.kind = SHMK_KIND_INLINE;
+		msg.data = msg.small;
+		msg.len = len;
+		msg.room = sizeof(msg.small);
+	} else {
+		ret = shmk_alloc(s, len, 0, &msg);
+		if (ret)
+			return ret;
+	}
+	memcpy(msg.data, buf, len);
+	ret = shmk_mail_send(s, to, gen, tag, &msg, deadline);
+	if (ret)
+		shmk_free(&msg);
+	return ret;
+}
+
+/* ----------------------------------------------------------- receiving -- */
+
+bool mail_matches(const struct shmk_msg *msg, uint32_t from, uint32_t tag)
+{
+	return (from == SHMK_ANY_PEER || msg->sender == from) &&
+	       (tag == msg->tag || (tag == SHMK_ANY_TAG && msg->tag != SHMK_TAG_REPLY));
+}
+
+int mail_pull(struct shmk_mailbox *mb)
+{
+	struct letter *l;
+	int ret;
+
+	do {
+		l = malloc(sizeof(*l));
+		if (!l)
+			return -ENOMEM;
+		ret = shmk_recv(mb->q, &l->msg, SHMK_TRY);
+		if (ret) {
+			free(l);
+			return ret;
+		}
+		l->next = NULL;
+		*mb->last = l;
+		mb->last = &l->next;
+	} while (true);
+}
+
+void mail_take(struct shmk_mailbox *mb, struct letter **at, struct shmk_msg *msg)
+{
+	struct letter *l = *at;
+
+	*at = l->next;
+	if (mb->last == &l->next)
+		mb->last = at;
+	if (msg)
+		shmk_msg_move(msg, &l->msg);
+	else
+		shmk_free(&l->msg);
+	free(l);
+}
+
+static struct letter **mail_find(struct shmk_mailbox *mb, uint32_t from, uint32_t tag)
+{
+	struct letter **at;
+
+	for (at = &mb->aside; *at; at = &(*at)->next)
+		if (mail_matches(&(*at)->msg, from, tag))
+			return at;
+	return NULL;
+}
+
+/* What is aside came first. Blocks are taken out of the queue only as long as entries last. */
+static int mail_look(struct shmk_mailbox *mb, uint32_t from, uint32_t tag, struct letter ***at)
+{
+	int ret;
+
+	*at = mail_find(mb, from, tag);
+	if (*at)
+		return 0;
+	ret = mail_pull(mb);
+	*at = mail_find(mb, from, tag);
+	return *at ? 0 : ret;
+}
+
+int shmk_mail_recv(struct shmk_mailbox *mb, uint32_t from, uint32_t tag, struct shmk_msg *msg,
+		   int64_t deadline)
+{
+	struct letter **at;
+	int ret;
+
+	msg->data = NULL;
+	for (;;) {
+		ret = mail_look(mb, from, tag, &at);
+		if (!ret) {
+			mail_take(mb, at, msg);
+			return 0;
+		}
+		if (ret != -EAGAIN)
+			return ret;
+		ret = wait_side(mb->q, SHMK_SIDE_RECV, deadline);
+		if (ret)
+			return ret;
+	}
+}
+
+int shmk_mail_probe(struct shmk_mailbox *mb, uint32_t from, uint32_t tag,
+		    struct shmk_mail_info *info)
+{
+	struct letter **at;
+	int ret = mail_look(mb, from, tag, &at);
+
+	if (!ret && info)
+		*info = (struct shmk_mail_info) {
+			.from = (*at)->msg.sender, .tag = (*at)->msg.tag, .len = (*at)->msg.len,
+		};
+	return ret;
+}
+
+/* ------------------------------------------------------------- handles -- */
+
+static void boxes_sweep(struct shmk *s)
+{
+	struct shmk_queue_stats st;
+	uint32_t next, id, gen;
+
+	for (next = 0; !shmk_queue_next(s, next, &st); next = st.id + 1)
+		if (sscanf(st.name, "mailbox-%u-%u", &id, &gen) == 2 && mail_gen(s, id) != gen)
+			shmk_queue_remove(s, st.name);
+}
+
+int shmk_mailbox_open(struct shmk *s, const struct shmk_mailbox_opts *opts,
+		      struct shmk_mailbox **out)
+{
+	struct shmk_queue_opts q = {
+		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_SC | SHMK_QUEUE_TAGGED,
+		.capacity = opts ? opts->capacity : 0, .slot_bytes = opts ? opts->slot_bytes : 0,
+	};
+	struct shmk_mailbox *mb;
+	char name[SHMK_NAME_LEN];
+	int ret;
+
+	*out = NULL;
+	if (s->rdonly)
+		return -EROFS;
+	if (s->mailbox)
+		return -EBUSY;
+	mb = calloc(1, sizeof(*mb));
+	if (!mb)
+		return -ENOMEM;
+	mb->shmk = s;
+	mb->last = &mb->aside;
+	boxes_sweep(s);
+	box_name(name, s->self, s->gen);
+	ret = shmk_queue_open(s, name, &q, SHMK_TRY, &mb->q);
+	if (!ret) {
+		s->mailbox = mb;
+		/* It may have been closed before. */
+		WRITE_ONCE(mb->q->rv.ring->role_recv, (__u64)s->gen << 32 | s->self);
+		mail_pull(mb);	/* and this handle knows that it has the role */
+		*out = mb;
+	} else {
+		free(mb);
+	}
+	return ret;
+}
+
+/* Closed first, then emptied: a sender that waits for room finds it closed. */
+void shmk_mailbox_close(struct shmk_mailbox *mb)
+{
+	char name[SHMK_NAME_LEN];
+	struct shmk *s;
+	int ret;
+
+	if (!mb)
+		return;
+	s = mb->shmk;
+	WRITE_ONCE(mb->q->rv.ring->role_recv, (__u64)s->gen << 32 | CLOSED);
+	smp_mb();
+	do {
+		ret = mail_pull(mb);
+		while (mb->aside)
+			mail_take(mb, &mb->aside, NULL);
+	} while (ret == -ENOBUFS);
+	while (mb->calls)
+		call_drop(&mb->calls);
+	s->mailbox = NULL;
+	route_drop(s, s->self, s->gen);		/* of letters to itself */
+	box_name(name, s->self, s->gen);
+	shmk_queue_close(mb->q);
+	shmk_queue_remove(s, name);
+	free(mb);
+}
+
+struct shmk_queue *shmk_mailbox_queue(struct shmk_mailbox *mb)
+{
+	return mb->q;
+}

@@ -1,0 +1,535 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * mail_test.c - tags, mailboxes, requests and replies.
+ *
+ * Attachments of one process are as many peers; who is killed is a child.
+ * SHMK_TEST_BACKEND=local|module.
+ */
+#include <pthread.h>
+
+#include "lib_test.h"
+#include "kselftest_harness.h"
+
+#define POOL	(4 * MIB)
+
+static struct shmk *peer(const char *uri)
+{
+	struct shmk_pool_opts pool = { .bytes = POOL, .nr_peers = 32, .nr_queues = 16 };
+	struct shmk_attach_opts opts = { .create = &pool };
+	struct shmk *s = NULL;
+
+	return shmk_attach(uri, &opts, &s) ? NULL : s;
+}
+
+static struct shmk_queue *queue(struct shmk *s, const char *name, uint32_t flags,
+				uint32_t max_tries)
+{
+	struct shmk_queue_opts opts = {
+		.flags = SHMK_QUEUE_CREATE | flags, .capacity = 4, .max_tries = max_tries,
+	};
+	struct shmk_queue *q = NULL;
+
+	return shmk_queue_open(s, name, &opts, SHMK_TRY, &q) ? NULL : q;
+}
+
+static int text(struct shmk *s, const char *what, size_t len, struct shmk_msg *msg)
+{
+	int ret = shmk_alloc(s, len, 0, msg);
+
+	if (!ret)
+		snprintf(msg->data, len, "%s", what);
+	return ret;
+}
+
+#define EXPECT_CLEAN(s) do {						\
+	char report_[256] = "";						\
+	EXPECT_EQ(0, shmk_pool_check(s, report_, sizeof(report_)))	\
+		TH_LOG("%s", report_);					\
+} while (0)
+
+FIXTURE(mail) {
+	char uri[64];
+	struct shmk *s, *o;
+	struct shmk_mailbox *mine, *theirs;
+};
+
+FIXTURE_SETUP(mail)
+{
+	test_uri(self->uri, "mail");
+	self->s = peer(self->uri);
+	ASSERT_NE(NULL, self->s);
+	self->o = peer(self->uri);
+	ASSERT_NE(NULL, self->o);
+	ASSERT_EQ(0, shmk_mailbox_open(self->s, NULL, &self->mine));
+	ASSERT_EQ(0, shmk_mailbox_open(self->o, NULL, &self->theirs));
+}
+
+FIXTURE_TEARDOWN(mail)
+{
+	struct shmk_pool_stat stat;
+
+	EXPECT_CLEAN(self->s);
+	shmk_mailbox_close(self->theirs);
+	shmk_detach(self->o);
+	shmk_mailbox_close(self->mine);
+	ASSERT_EQ(0, shmk_pool_stat(self->s, &stat));
+	EXPECT_EQ(0, stat.blocks_used);
+	EXPECT_CLEAN(self->s);
+	shmk_detach(self->s);
+	shmk_pool_destroy(self->uri);
+	EXPECT_EQ(0, pool_mappings());
+}
+
+/* ---------------------------------------------------------------- tags -- */
+
+TEST_F(mail, tags_go_with_the_message)
+{
+	static const uint32_t kinds[] = {
+		0, SHMK_QUEUE_SP, SHMK_QUEUE_SC, SHMK_QUEUE_REDELIVER,
+	};
+	struct shmk_queue *a, *b;
+	struct shmk_msg m, n;
+	uint32_t i;
+
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		char name[8] = { 't', (char)('0' + i), 0 };
+
+		a = queue(self->s, name, SHMK_QUEUE_TAGGED | kinds[i], 0);
+		b = queue(self->o, name, 0, 0);
+		ASSERT_NE(NULL, a);
+		ASSERT_NE(NULL, b);
+		ASSERT_EQ(0, text(self->s, "block", 600, &m));
+		EXPECT_EQ(0, m.tag);
+		m.tag = 7 + i;
+		m.id = 1ULL << 60;
+		ASSERT_EQ(0, shmk_send(a, &m, SHMK_TRY));
+		ASSERT_EQ(0, shmk_send_copy(a, "0123456789012345678901234567890", 32, SHMK_TRY));
+		ASSERT_EQ(0, shmk_recv(b, &m, SHMK_TRY));
+		ASSERT_EQ(0, shmk_recv(b, &n, SHMK_TRY));
+		EXPECT_STREQ("block", m.data);
+		EXPECT_EQ(7 + i, m.tag);
+		EXPECT_EQ(1ULL << 60, m.id);
+		EXPECT_EQ(shmk_self(self->s), m.sender);
+		EXPECT_EQ(shmk_self_gen(self->s) & 0xffff, m.sender_gen);
+		EXPECT_STREQ("0123456789012345678901234567890", n.data);
+		EXPECT_EQ(0, n.tag);
+		EXPECT_EQ(32, n.len);
+		EXPECT_EQ(SHMK_KIND_INLINE, n.kind);
+		EXPECT_CLEAN(self->s);
+		shmk_free(&n);
+		shmk_free(&m);
+		shmk_queue_close(a);
+		shmk_queue_close(b);
+	}
+}
+
+/* --------------------------------------------------------------- mail -- */
+
+TEST_F(mail, by_sender_and_tag_in_order)
+{
+	struct shmk *third = peer(self->uri);
+	uint32_t me = shmk_self(self->s), from = shmk_self(self->o), other;
+	struct shmk_mail_info info = { 9, 9, 9 };
+	struct shmk_msg m;
+	uint32_t i;
+
+	ASSERT_NE(NULL, third);
+	other = shmk_self(third);
+	for (i = 0; i < 6; i++)
+		ASSERT_EQ(0, shmk_mail_send_copy(self->o, me, 0, i % 2, &i, sizeof(i), SHMK_TRY));
+	for (; i < 9; i++)
+		ASSERT_EQ(0, shmk_mail_send_copy(third, me, 0, 1, &i, sizeof(i), SHMK_TRY));
+	EXPECT_EQ(-EAGAIN, shmk_mail_probe(self->mine, from, 5, &info));
+	EXPECT_EQ(9, info.tag);
+	ASSERT_EQ(0, shmk_mail_probe(self->mine, SHMK_ANY_PEER, 1, &info));
+	EXPECT_EQ(from, info.from);
+	EXPECT_EQ(1, info.tag);
+	EXPECT_EQ(sizeof(i), info.len);
+	for (i = 1; i < 6; i += 2) {
+		ASSERT_EQ(0, shmk_mail_recv(self->mine, from, 1, &m, SHMK_TRY));
+		EXPECT_EQ(i, *(uint32_t *)m.data);
+		shmk_free(&m);
+	}
+	EXPECT_EQ(-EAGAIN, shmk_mail_recv(self->mine, from, 1, &m, SHMK_TRY));
+	EXPECT_EQ(-ETIMEDOUT, shmk_mail_recv(self->mine, from, 1, &m, shmk_deadline_ms(10)));
+	ASSERT_EQ(0, shmk_mail_recv(self->mine, other, SHMK_ANY_TAG, &m, SHMK_TRY));
+	EXPECT_EQ(6, *(uint32_t *)m.data);
+	shmk_free(&m);
+	for (i = 0; i < 5; i++) {
+		static const uint32_t left[] = { 0, 2, 4, 7, 8 };
+
+		ASSERT_EQ(0, shmk_mail_recv(self->mine, SHMK_ANY_PEER, SHMK_ANY_TAG, &m, SHMK_TRY));
+		EXPECT_EQ(left[i], *(uint32_t *)m.data);
+		shmk_free(&m);
+	}
+	shmk_detach(third);
+}
+
+TEST_F(mail, a_block_moves)
+{
+	struct shmk_msg m;
+	void *at;
+
+	ASSERT_EQ(0, text(self->o, "far", 100000, &m));
+	at = (void *)((char *)m.data - (char *)self->o->data);
+	ASSERT_EQ(0, shmk_mail_send(self->o, shmk_self(self->s), shmk_self_gen(self->s), 3, &m,
+				    SHMK_TRY));
+	EXPECT_EQ(NULL, m.data);
+	ASSERT_EQ(0, shmk_mail_recv(self->mine, SHMK_ANY_PEER, 3, &m, SHMK_TRY));
+	EXPECT_STREQ("far", m.data);
+	EXPECT_EQ(at, (void *)((char *)m.data - (char *)self->s->data));
+	shmk_free(&m);
+}
+
+TEST_F(mail, errors)
+{
+	struct shmk *third = peer(self->uri);
+	struct shmk_mailbox *mb;
+	uint32_t id = shmk_self(third), gen = shmk_self_gen(third);
+	char c = 1;
+
+	EXPECT_EQ(-EBUSY, shmk_mailbox_open(self->s, NULL, &mb));
+	EXPECT_EQ(NULL, mb);
+	EXPECT_EQ(-ENOENT, shmk_mail_send_copy(self->s, id, 0, 1, &c, 1, SHMK_TRY));
+	EXPECT_EQ(-ENOENT, shmk_mail_send_copy(self->s, id, 0, 1, &c, 1, shmk_deadline_ms(10)));
+	EXPECT_EQ(-EPIPE, shmk_mail_send_copy(self->s, id, gen + 1, 1, &c, 1, SHMK_TRY));
+	EXPECT_EQ(-EPIPE, shmk_mail_send_copy(self->s, 30, 0, 1, &c, 1, SHMK_TRY));
+	EXPECT_EQ(-EPIPE, shmk_mail_send_copy(self->s, 0, 0, 1, &c, 1, SHMK_TRY));
+	EXPECT_EQ(-EINVAL, shmk_mail_send_copy(self->s, id, 0, SHMK_TAG_REPLY, &c, 1, SHMK_TRY));
+	ASSERT_EQ(0, shmk_mailbox_open(third, NULL, &mb));
+	EXPECT_EQ(0, shmk_mail_send_copy(self->s, id, 0, 1, &c, 1, SHMK_TRY));
+	shmk_mailbox_close(mb);
+	EXPECT_EQ(-ENOENT, shmk_mail_send_copy(self->s, id, 0, 1, &c, 1, SHMK_TRY));
+	ASSERT_EQ(0, shmk_mailbox_open(third, NULL, &mb));
+	EXPECT_EQ(0, shmk_mail_send_copy(self->s, id, 0, 1, &c, 1, SHMK_TRY));
+	shmk_mailbox_close(mb);
+	shmk_detach(third);
+	EXPECT_EQ(-EPIPE, shmk_mail_send_copy(self->s, id, gen, 1, &c, 1, SHMK_FOREVER));
+}
+
+TEST_F(mail, the_next_life_gets_nothing_of_the_last)
+{
+	struct shmk *third = peer(self->uri);
+	uint32_t id = shmk_self(third), gen = shmk_self_gen(third);
+	struct shmk_mailbox *mb;
+	struct shmk_msg m;
+	char c = 1;
+
+	ASSERT_EQ(0, shmk_mailbox_open(third, NULL, &mb));
+	ASSERT_EQ(0, shmk_mail_send_copy(self->s, id, gen, 1, &c, 1, SHMK_TRY));
+	shmk_detach(third);		/* mailbox and all */
+	third = peer(self->uri);
+	ASSERT_EQ(id, shmk_self(third));
+	ASSERT_EQ(0, shmk_mailbox_open(third, NULL, &mb));
+	EXPECT_EQ(-EPIPE, shmk_mail_send_copy(self->s, id, gen, 1, &c, 1, SHMK_TRY));
+	EXPECT_EQ(-EAGAIN, shmk_mail_recv(mb, SHMK_ANY_PEER, SHMK_ANY_TAG, &m, SHMK_TRY));
+	EXPECT_EQ(0, shmk_mail_send_copy(self->s, id, 0, 1, &c, 1, SHMK_TRY));
+	EXPECT_EQ(0, shmk_mail_recv(mb, SHMK_ANY_PEER, SHMK_ANY_TAG, &m, SHMK_TRY));
+	shmk_free(&m);
+	shmk_mailbox_close(mb);
+	shmk_detach(third);
+}
+
+/* A child that opens a mailbox of 4, or is a server, and does not look into it. */
+static void owner(struct child_end *end, void *arg)
+{
+	struct shmk_mailbox_opts opts = { .capacity = 4 };
+	struct shmk_mailbox *mb;
+	struct shmk *s;
+
+	if (shmk_attach(arg, NULL, &s) || shmk_mailbox_open(s, &opts, &mb))
+		_exit(91);
+	tell(end, (int)shmk_self(s));
+	for (;;)
+		pause();
+}
+
+static void *kill_later(void *arg)
+{
+	struct timespec ts = { .tv_nsec = 50000000 };
+
+	nanosleep(&ts, NULL);
+	child_kill(arg);
+	return NULL;
+}
+
+TEST_F(mail, a_sender_that_waits_for_room_hears_of_the_death)
+{
+	struct child c;
+	pthread_t thread;
+	uint32_t to;
+	char b = 1;
+	int i;
+
+	child_start(&c, owner, self->uri);
+	to = (uint32_t)child_hear(&c);
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(0, shmk_mail_send_copy(self->s, to, 0, 1, &b, 1, SHMK_TRY));
+	EXPECT_EQ(-EAGAIN, shmk_mail_send_copy(self->s, to, 0, 1, &b, 1, SHMK_TRY));
+	EXPECT_EQ(-ETIMEDOUT, shmk_mail_send_copy(self->s, to, 0, 1, &b, 1, shmk_deadline_ms(10)));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, kill_later, &c));
+	EXPECT_EQ(-EPIPE, shmk_mail_send_copy(self->s, to, 0, 1, &b, 1, watchdog()));
+	pthread_join(thread, NULL);
+	EXPECT_EQ(-EPIPE, shmk_mail_send_copy(self->s, to, 0, 1, &b, 1, SHMK_TRY));
+}
+
+static void *take_later(void *arg)
+{
+	FIXTURE_DATA(mail) *self = arg;
+	struct timespec ts = { .tv_nsec = 50000000 };
+	struct shmk_msg m;
+
+	nanosleep(&ts, NULL);
+	for (int i = 0; i < 65; i++)
+		if (!shmk_mail_recv(self->theirs, SHMK_ANY_PEER, 1, &m, watchdog()))
+			shmk_free(&m);
+	return NULL;
+}
+
+TEST_F(mail, a_sender_waits_for_room)
+{
+	pthread_t thread;
+	char b = 1;
+	int i;
+
+	for (i = 0; i < 64; i++)
+		ASSERT_EQ(0, shmk_mail_send_copy(self->s, shmk_self(self->o), 0, 1, &b, 1, SHMK_TRY));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, take_later, self));
+	EXPECT_EQ(0, shmk_mail_send_copy(self->s, shmk_self(self->o), 0, 1, &b, 1, watchdog()));
+	pthread_join(thread, NULL);
+}
+
+/* ---------------------------------------------------------------- calls -- */
+
+/* Answers @nr requests with their text in upper case; dies with the next one. */
+struct service {
+	const char	*uri;
+	int		nr;
+	bool		answers_last;	/* before it dies */
+};
+
+static int serve_one(struct shmk *s, struct shmk_queue *q, bool last, bool answers)
+{
+	struct shmk_msg req, rep;
+	int ret = shmk_recv(q, &req, watchdog());
+
+	if (ret)
+		return ret;
+	if (last && !answers)
+		raise(SIGKILL);
+	ret = text(s, req.data, req.len, &rep);
+	if (ret)
+		return ret;
+	for (char *p = rep.data; *p; p++)
+		*p = (char)(*p - 'a' + 'A');
+	return shmk_reply(&req, &rep, watchdog());
+}
+
+static void server(struct child_end *end, void *arg)
+{
+	const struct service *v = arg;
+	struct shmk_queue *q;
+	struct shmk *s;
+
+	if (shmk_attach(v->uri, NULL, &s) || shmk_queue_open(s, "svc", NULL, SHMK_TRY, &q))
+		_exit(91);
+	tell(end, 1);
+	for (int i = 0; i < v->nr; i++)
+		if (serve_one(s, q, false, true))
+			_exit(92);
+	serve_one(s, q, true, v->answers_last);
+	raise(SIGKILL);
+}
+
+static struct shmk_queue *service(struct shmk *s, uint32_t max_tries)
+{
+	return queue(s, "svc", SHMK_QUEUE_TAGGED | SHMK_QUEUE_REDELIVER, max_tries);
+}
+
+TEST_F(mail, call_and_reply)
+{
+	struct service v = { .uri = self->uri, .nr = 3 };
+	struct shmk_queue *q = service(self->s, 0);
+	struct child c;
+	struct shmk_msg m;
+	int i;
+
+	ASSERT_NE(NULL, q);
+	child_start(&c, server, &v);
+	ASSERT_EQ(1, child_hear(&c));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, text(self->s, i ? "again" : "abc", i == 2 ? 40000 : 12, &m));
+		ASSERT_EQ(0, shmk_call(self->mine, q, &m, watchdog()));
+		EXPECT_STREQ(i ? "AGAIN" : "ABC", m.data);
+		shmk_free(&m);
+	}
+	child_kill(&c);
+	shmk_queue_close(q);
+}
+
+TEST_F(mail, many_outstanding_in_any_order)
+{
+	struct shmk_queue *q = service(self->s, 0), *p = service(self->o, 0);
+	struct shmk_msg m, req[3];
+	int64_t id[3];
+	int i;
+
+	ASSERT_NE(NULL, q);
+	ASSERT_NE(NULL, p);
+	for (i = 0; i < 3; i++) {
+		char word[2] = { (char)('a' + i), 0 };
+
+		ASSERT_EQ(0, text(self->s, word, 2, &m));
+		id[i] = shmk_request_send(self->mine, q, &m, SHMK_TRY);
+		ASSERT_LT(0, id[i]);
+		ASSERT_EQ(0, shmk_recv(p, &req[i], SHMK_TRY));
+	}
+	EXPECT_EQ(-EAGAIN, shmk_reply_recv(self->mine, id[1], &m, SHMK_TRY));
+	EXPECT_EQ(-ENOENT, shmk_reply_recv(self->mine, id[2] + 1, &m, SHMK_TRY));
+	for (i = 2; i >= 0; i--) {
+		ASSERT_EQ(0, text(self->o, req[i].data, 2, &m));
+		ASSERT_EQ(0, shmk_reply(&req[i], &m, SHMK_TRY));
+		EXPECT_EQ(NULL, req[i].data);
+		EXPECT_EQ(NULL, m.data);
+	}
+	ASSERT_EQ(0, shmk_reply_recv(self->mine, id[1], &m, SHMK_TRY));
+	EXPECT_STREQ("b", m.data);
+	shmk_free(&m);
+	ASSERT_EQ(0, shmk_reply_recv(self->mine, 0, &m, SHMK_TRY));
+	EXPECT_EQ((uint64_t)id[2], m.id);
+	EXPECT_STREQ("c", m.data);
+	shmk_free(&m);
+	ASSERT_EQ(0, shmk_reply_recv(self->mine, 0, &m, SHMK_TRY));
+	EXPECT_EQ((uint64_t)id[0], m.id);
+	shmk_free(&m);
+	EXPECT_EQ(-ENOENT, shmk_reply_recv(self->mine, 0, &m, SHMK_TRY));
+	shmk_queue_close(q);
+	shmk_queue_close(p);
+}
+
+TEST_F(mail, a_late_reply_is_dropped)
+{
+	struct shmk_queue *q = service(self->s, 0), *p = service(self->o, 0);
+	struct shmk_msg m, req;
+	int64_t id;
+
+	ASSERT_EQ(0, text(self->s, "x", 2, &m));
+	id = shmk_request_send(self->mine, q, &m, SHMK_TRY);
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, shmk_recv(p, &req, SHMK_TRY));
+	EXPECT_EQ(0, shmk_request_cancel(self->mine, id));
+	EXPECT_EQ(-ENOENT, shmk_request_cancel(self->mine, id));
+	ASSERT_EQ(0, text(self->o, "y", 2, &m));
+	EXPECT_EQ(0, shmk_reply(&req, &m, SHMK_TRY));
+	ASSERT_EQ(0, text(self->s, "z", 2, &m));
+	EXPECT_EQ(-ETIMEDOUT, shmk_call(self->mine, q, &m, shmk_deadline_ms(10)));
+	EXPECT_EQ(NULL, m.data);
+	EXPECT_EQ(-EAGAIN, shmk_mail_recv(self->mine, SHMK_ANY_PEER, SHMK_ANY_TAG, &m, SHMK_TRY));
+	EXPECT_EQ(0, shmk_recv(p, &m, SHMK_TRY));
+	shmk_free(&m);
+	shmk_queue_close(q);
+	shmk_queue_close(p);
+}
+
+TEST_F(mail, a_service_must_keep_its_requests)
+{
+	struct shmk_queue *q = queue(self->s, "no", SHMK_QUEUE_TAGGED, 0);
+	struct shmk_msg m, req;
+
+	ASSERT_NE(NULL, q);
+	ASSERT_EQ(0, text(self->s, "x", 2, &m));
+	EXPECT_EQ(-EINVAL, shmk_call(self->mine, q, &m, SHMK_TRY));
+	ASSERT_EQ(0, shmk_send(q, &m, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(q, &req, SHMK_TRY));
+	ASSERT_EQ(0, text(self->s, "x", 2, &m));
+	EXPECT_EQ(-EINVAL, shmk_reply(&req, &m, SHMK_TRY));
+	shmk_free(&req);
+	shmk_free(&m);
+	shmk_queue_close(q);
+}
+
+TEST_F(mail, who_asked_is_gone)
+{
+	struct shmk_queue *p = service(self->o, 0), *q;
+	struct shmk *third = peer(self->uri);
+	struct shmk_mailbox *mb;
+	struct shmk_msg m, req;
+
+	ASSERT_EQ(0, shmk_mailbox_open(third, NULL, &mb));
+	q = service(third, 0);
+	ASSERT_EQ(0, text(third, "x", 2, &m));
+	ASSERT_LT(0, shmk_request_send(mb, q, &m, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(p, &req, SHMK_TRY));
+	shmk_detach(third);
+	ASSERT_EQ(0, text(self->o, "y", 2, &m));
+	EXPECT_EQ(-EPIPE, shmk_reply(&req, &m, SHMK_TRY));
+	EXPECT_EQ(NULL, req.data);
+	EXPECT_NE(NULL, m.data);
+	shmk_free(&m);
+	shmk_queue_close(p);
+}
+
+/* By redelivery to another server; or, with one try, the caller hears of it. */
+TEST_F(mail, the_death_of_a_server)
+{
+	struct service dies = { .uri = self->uri, .nr = 0 }, lives = { .uri = self->uri, .nr = 1 };
+	struct shmk_queue *q = service(self->s, 0);
+	struct child a, b;
+	struct shmk_msg m;
+
+	child_start(&a, server, &dies);
+	ASSERT_EQ(1, child_hear(&a));
+	ASSERT_EQ(0, text(self->s, "one", 8, &m));
+	ASSERT_LT(0, shmk_request_send(self->mine, q, &m, SHMK_TRY));
+	child_wait(&a);
+	EXPECT_EQ(-ETIMEDOUT, shmk_reply_recv(self->mine, 0, &m, shmk_deadline_ms(150)));
+	child_start(&b, server, &lives);
+	ASSERT_EQ(1, child_hear(&b));
+	ASSERT_EQ(0, shmk_reply_recv(self->mine, 0, &m, watchdog()));
+	EXPECT_STREQ("ONE", m.data);
+	shmk_free(&m);
+	child_kill(&b);
+	shmk_queue_close(q);
+}
+
+TEST_F(mail, the_death_of_the_only_server_is_told_at_once)
+{
+	struct service dies = { .uri = self->uri, .nr = 0 };
+	struct shmk_queue *q = service(self->s, 1);
+	struct shmk_msg m;
+	struct child a;
+	int answers;
+
+	for (answers = 0; answers < 2; answers++) {
+		dies.answers_last = answers;
+		child_start(&a, server, &dies);
+		ASSERT_EQ(1, child_hear(&a));
+		ASSERT_EQ(0, text(self->s, "one", 8, &m));
+		EXPECT_EQ(answers ? 0 : -EOWNERDEAD, shmk_call(self->mine, q, &m, watchdog()));
+		EXPECT_EQ(answers, m.data != NULL);
+		shmk_free(&m);
+		child_wait(&a);
+	}
+	shmk_queue_close(q);
+}
+
+TEST_F(mail, an_idle_server_that_dies_takes_nothing_along)
+{
+	struct service idle = { .uri = self->uri, .nr = 0 }, lives = { .uri = self->uri, .nr = 1 };
+	struct shmk_queue *q = service(self->s, 1);
+	struct child a, b;
+	struct shmk_msg m;
+
+	child_start(&a, server, &idle);
+	ASSERT_EQ(1, child_hear(&a));
+	child_kill(&a);
+	child_start(&b, server, &lives);
+	ASSERT_EQ(1, child_hear(&b));
+	ASSERT_EQ(0, text(self->s, "one", 8, &m));
+	EXPECT_EQ(0, shmk_call(self->mine, q, &m, watchdog()));
+	shmk_free(&m);
+	child_kill(&b);
+	shmk_queue_close(q);
+}
+
+TEST_HARNESS_MAIN
