@@ -25,7 +25,10 @@ struct place {
 	struct shmk_queue	*empty, *full;		/* of s */
 	struct shmk_queue	*fill, *drain;		/* the same two, of other */
 	struct shmk_poller	*p;
-	struct shmk_msg		msg, hog;
+	struct shmk_msg		msg, hog, request;
+	struct shmk_mailbox	*mail, *others_mail;	/* of s; of other, full */
+	int64_t			asked;
+	bool			was_full;
 	struct shmk_topic	*mine, *theirs;		/* of s; s writes to the one, other to the other */
 	struct shmk_topic	*others;		/* the second, of other */
 	struct shmk_sub		*slow;			/* of mine, and other's: s waits for it */
@@ -237,7 +240,134 @@ static void free_the_hog(struct place *at)
 	shmk_free(&at->hog);
 }
 
+/* To the other's mailbox, which is full. */
+static int64_t call_mail_send(struct place *at, int64_t deadline)
+{
+	int64_t ret = message_ready(at);
+
+	return ret ? ret : shmk_mail_send(at->s, shmk_self(at->other), 0, 1, &at->msg, deadline);
+}
+
+static int64_t call_mail_send_copy(struct place *at, int64_t deadline)
+{
+	return shmk_mail_send_copy(at->s, shmk_self(at->other), 0, 1, "x", 1, deadline);
+}
+
+/* To who sent a request, and has no room for the reply. */
+static int64_t call_reply(struct place *at, int64_t deadline)
+{
+	int64_t ret = message_ready(at);
+
+	return ret ? ret : shmk_reply(&at->request, &at->msg, deadline);
+}
+
+static void read_a_mail(struct place *at)
+{
+	struct shmk_msg msg;
+
+	CHECK(!shmk_mail_recv(at->others_mail, SHMK_ANY_PEER, SHMK_ANY_TAG, &msg, SHMK_TRY));
+	shmk_free(&msg);
+}
+
+static int64_t call_mail_recv(struct place *at, int64_t deadline)
+{
+	int64_t ret = shmk_mail_recv(at->mail, SHMK_ANY_PEER, 1, &at->msg, deadline);
+
+	if (!ret)
+		shmk_free(&at->msg);
+	return ret;
+}
+
+static void mail_one(struct place *at)
+{
+	CHECK(!shmk_mail_send_copy(at->other, shmk_self(at->s), 0, 1, "x", 1, SHMK_TRY));
+}
+
+static struct shmk_queue *service(struct shmk *s, const char *name)
+{
+	struct shmk_queue_opts opts = {
+		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_TAGGED | SHMK_QUEUE_REDELIVER,
+		.capacity = 16,
+	};
+	struct shmk_queue *q;
+
+	CHECK(!shmk_queue_open(s, name, &opts, SHMK_TRY, &q));
+	return q;
+}
+
+static int64_t call_request_send(struct place *at, int64_t deadline)
+{
+	struct shmk_queue *q = service(at->s, "service");
+	int64_t ret;
+
+	do {		/* until it is full */
+		ret = message_ready(at);
+		if (!ret)
+			ret = shmk_request_send(at->mail, q, &at->msg, SHMK_TRY);
+	} while (ret > 0 && !at->was_full);
+	if (ret == -EAGAIN) {
+		at->was_full = true;
+		ret = shmk_request_send(at->mail, q, &at->msg, deadline);
+	}
+	return ret;
+}
+
+static void take_a_request(struct place *at)
+{
+	struct shmk_msg msg;
+
+	CHECK(!shmk_recv(service(at->other, "service"), &msg, SHMK_TRY));
+	shmk_free(&msg);
+}
+
+static int64_t call_call(struct place *at, int64_t deadline)
+{
+	int64_t ret = message_ready(at);
+
+	if (!ret)
+		ret = shmk_call(at->mail, service(at->s, "service"), &at->msg, deadline);
+	if (!ret)
+		shmk_free(&at->msg);
+	return ret;
+}
+
+static int64_t call_reply_recv(struct place *at, int64_t deadline)
+{
+	int64_t ret;
+
+	if (!at->asked) {
+		CHECK(!message_ready(at));
+		at->asked = shmk_request_send(at->mail, service(at->s, "service"), &at->msg, SHMK_TRY);
+		CHECK(at->asked > 0);
+	}
+	ret = shmk_reply_recv(at->mail, 0, &at->msg, deadline);
+	if (!ret)
+		shmk_free(&at->msg);
+	return ret;
+}
+
+/* The last one: those before were cancelled. */
+static void answer(struct place *at)
+{
+	struct shmk_queue *q = service(at->other, "service");
+	struct shmk_msg request = { .data = NULL }, next, reply;
+
+	while (!shmk_recv(q, &next, SHMK_TRY)) {
+		shmk_free(&request);
+		shmk_msg_move(&request, &next);
+	}
+	CHECK(!shmk_alloc(at->other, 8, 0, &reply));
+	CHECK(!shmk_reply(&request, &reply, SHMK_TRY));
+}
+
 static const struct row rows[] = {
+	{ "shmk_mail_send", call_mail_send, read_a_mail },
+	{ "shmk_mail_send_copy", call_mail_send_copy, read_a_mail },
+	{ "shmk_mail_recv", call_mail_recv, mail_one },
+	{ "shmk_request_send", call_request_send, take_a_request },
+	{ "shmk_reply_recv", call_reply_recv, answer },
+	{ "shmk_call", call_call, answer },
+	{ "shmk_reply", call_reply, read_a_mail },
 	{ "shmk_alloc_wait", call_alloc_wait, free_the_hog },
 	{ "shmk_wait_peers", call_wait_peers, one_more_peer },
 	{ "shmk_queue_open", call_queue_open, make_the_queue },
@@ -278,6 +408,21 @@ static void topics_make(struct place *at)
 	CHECK(!shmk_topic_subscribe(at->theirs, NULL, &at->reader));
 }
 
+static void mail_make(struct place *at)
+{
+	struct shmk_mailbox_opts opts = { .capacity = 2 };
+	struct shmk_queue *ask = service(at->other, "ask");
+	struct shmk_msg msg;
+
+	CHECK(!shmk_mailbox_open(at->s, &opts, &at->mail));
+	CHECK(!shmk_mailbox_open(at->other, &opts, &at->others_mail));
+	CHECK(!shmk_alloc(at->other, 8, 0, &msg));
+	CHECK(shmk_request_send(at->others_mail, ask, &msg, SHMK_TRY) > 0);
+	CHECK(!shmk_recv(service(at->s, "ask"), &at->request, SHMK_TRY));
+	for (int i = 0; i < 2; i++)
+		CHECK(!shmk_mail_send_copy(at->s, shmk_self(at->other), 0, 1, "x", 1, SHMK_TRY));
+}
+
 static void place_make(struct place *at)
 {
 	memset(at, 0, sizeof(*at));
@@ -292,6 +437,7 @@ static void place_make(struct place *at)
 	CHECK(!shmk_poller_open(at->s, &at->p));
 	CHECK(!shmk_poller_add(at->p, at->empty, SHMK_RECV, NULL));
 	topics_make(at);
+	mail_make(at);
 }
 
 static void place_drop(struct place *at)
