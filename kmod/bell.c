@@ -117,7 +117,7 @@ static __poll_t side_poll(struct file *file, poll_table *wait)
 	poll_wait(file, &s->queue->wait[s->side], wait);	/* S1 */
 	shmk_pass(SHMK_AT_POLL_QUEUED);
 	ready = side_look(s);
-	if (ready)
+	if (ready & ~EPOLLPRI)
 		trace_shmk_ready(s->pool, id, s->side);
 	else
 		trace_shmk_armed(s->pool, id, s->side);

@@ -771,6 +771,12 @@ again:
 			stay |= redelivers(q);
 			continue;
 		}
+		/*
+		 * Who had it before us may have put an inline message into a block, to
+		 * send it on, since we read P.
+		 */
+		if (redelivers(q))
+			*p = smp_load_acquire(&l->slot->p);		/* Q4 */
 		if (!stay && !redelivers(q))
 			done = shmk_pos_next(&q->rv, l->pos);
 		ret = 0;
