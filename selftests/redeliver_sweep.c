@@ -407,18 +407,20 @@ static long length(const struct op *dead, long n, const struct op *op)
 {
 	struct round r = { 0 };
 	long m = 0;
-	pid_t a = 0, b;
+	pid_t a = 0, b = 0;
 
 	round_open(&r);
-	if (n >= 0) {
+	if (n >= 0)
 		a = sweep_victim(dead->name, victim_main, dead);
+	/* Not while the other stands still: it may have the pool's lock. */
+	if (op == &settle_op)
+		b = sweep_victim(op->name, victim_main, op);
+	if (n >= 0) {
 		sweep_step(a, n);
+		sweep_kill(a);
 	}
-	if (n >= 0 && op != &settle_op)
-		sweep_kill(a);
-	b = sweep_victim(op->name, victim_main, op);
-	if (n >= 0 && op == &settle_op)
-		sweep_kill(a);
+	if (op != &settle_op)
+		b = sweep_victim(op->name, victim_main, op);
 	while (sweep_step(b, 1))
 		m++;
 	sweep_kill(b);
