@@ -346,6 +346,16 @@ static struct shmk_queue *service(struct shmk *s, uint32_t max_tries)
 	return queue(s, "svc", SHMK_QUEUE_TAGGED | SHMK_QUEUE_REDELIVER, max_tries);
 }
 
+static bool all_served(struct shmk_queue *q)
+{
+	struct shmk_queue_stats stats;
+	int64_t end = watchdog();
+
+	while (!shmk_queue_stats(q, &stats) && stats.depth && now_ns() < end)
+		usleep(1000);
+	return !stats.depth;
+}
+
 TEST_F(mail, call_and_reply)
 {
 	struct service v = { .uri = self->uri, .nr = 3 };
@@ -363,6 +373,8 @@ TEST_F(mail, call_and_reply)
 		EXPECT_STREQ(i ? "AGAIN" : "ABC", m.data);
 		shmk_free(&m);
 	}
+	/* A server that dies between its reply and the end of the request leaves that to another. */
+	EXPECT_TRUE(all_served(q));
 	child_kill(&c);
 	shmk_queue_close(q);
 }
