@@ -500,6 +500,7 @@ TEST_F(mail, the_death_of_a_server)
 	ASSERT_EQ(0, shmk_reply_recv(self->mine, 0, &m, watchdog()));
 	EXPECT_STREQ("ONE", m.data);
 	shmk_free(&m);
+	EXPECT_TRUE(all_served(q));
 	child_kill(&b);
 	shmk_queue_close(q);
 }
@@ -540,6 +541,7 @@ TEST_F(mail, an_idle_server_that_dies_takes_nothing_along)
 	ASSERT_EQ(0, text(self->s, "one", 8, &m));
 	EXPECT_EQ(0, shmk_call(self->mine, q, &m, watchdog()));
 	shmk_free(&m);
+	EXPECT_TRUE(all_served(q));
 	child_kill(&b);
 	shmk_queue_close(q);
 }
