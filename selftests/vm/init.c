@@ -619,12 +619,14 @@ static char *read_all(const char *path)
 /*
  * Debug kernels only: pages that the module allocated and that are still there,
  * by the stacks that page_owner keeps. There is no pool any more, so what remains
- * are slabs and the kernel's page tables, which are not given back.
+ * are slabs, the kernel's page tables and the pages in which KASAN keeps the stacks
+ * of whoever frees something: none of them is given back.
  */
 static bool pages_leaked(char *stacks)
 {
 	static const char *const kept[] = {
 		"allocate_slab", "pte_alloc", "pmd_alloc", "vmap_", "kasan_populate",
+		"stack_depot_save",
 	};
 	bool leaked = false;
 
