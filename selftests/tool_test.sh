@@ -1,94 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# tool_test.sh [TEST...]: the command shmk as a user meets it. KTAP.
-#
-# SHMK_TEST_BACKEND is local (default) or module. Needs shmk in PATH and nothing
-# that busybox lacks; what is not there is skipped. Each test is a function
-# that runs in a shell of its own with a directory and a pool name of its own
-# ($pool, not made yet); false is failure, "skip REASON" is a skip.
+# tool_test.sh [TEST...]: the command shmk as a user meets it. KTAP. Each function
+# behind the mark is a test; see tool_lib.sh.
 
-backend=${SHMK_TEST_BACKEND:-local}
-case $backend in
-local) scheme=local ;;
-module) scheme=shmk ;;
-*) echo "Bail out! no backend $backend"; exit 1 ;;
-esac
-[ ! -x build/bin/shmk ] || PATH=$PATH:$PWD/build/bin:$PWD/build/examples
-command -v shmk > /dev/null || { echo "Bail out! no shmk in PATH"; exit 1; }
 self=$(command -v "$0")
 case $self in /*) ;; *) self=$PWD/$self ;; esac
-if [ "$1" = --one ]; then
-	one=$2 dir=$3 pool=$4 top=${3%/*}
-else
-	one=
-	top=$(mktemp -d /tmp/shmk-tool.XXXXXX) || exit 1
-	chmod 755 "$top"
-	trap 'rm -rf "$top"' EXIT
-	trap 'exit 1' INT TERM
-fi
+. "${self%/*}/tool_lib.sh"
 
-# ---- helpers ----
-
-skip() { echo "$*" > "$dir/skip"; exit 0; }
-# expect STATUS COMMAND...: its output is in out, its complaints in err
-expect() {
-	want=$1
-	shift
-	"$@" > out 2> err < /dev/null
-	got=$?
-	[ $got = "$want" ] && return
-	echo "status $got, not $want: $*"
-	cat err
-	exit 1
-}
-# expect, and one sentence that says shmk: and what to do about it
-sentence() {
-	pattern=$1
-	shift
-	expect "$@"
-	[ "$(wc -l < err)" = 1 ] && grep -q -e "^shmk: .*$pattern" err && return
-	echo "not one sentence with '$pattern': $(cat err)"
-	exit 1
-}
-# ends STATUS PID
-ends() {
-	wait "$2"
-	got=$?
-	[ $got = "$1" ] && return
-	echo "process $2: status $got, not $1"
-	cat ./*.err 2> /dev/null
-	exit 1
-}
-until_true() {
-	left=400
-	until "$@" 2> /dev/null; do
-		[ $((left -= 1)) -gt 0 ] || { echo "never true: $*"; exit 1; }
-		sleep 0.05
-	done
-}
-same() { cmp "$1" "$2" || exit 1; }
-random() { dd if=/dev/urandom of="$2" bs=1024 count="$1" 2> /dev/null; }
-make_pool() { shmk pool create "$pool" --size "${1:-4M}" || exit 1; }
-depth() { shmk show "$pool" --json | sed -n "/\"name\": \"$1\"/,/}/s/.*\"depth\": \([0-9]*\).*/\1/p"; }
-counter() { shmk show "$pool" --json | sed -n "s/^  \"$1\": \([0-9]*\).*/\1/p"; }
-counter_is() {
-	[ "$(counter "$1")" = "$2" ] && return
-	echo "$1: $(counter "$1"), not $2"
-	exit 1
-}
-peers() { shmk wait "$pool" --peers "$1" --timeout 20s --wait || exit 1; }
-have_parser() { command -v jq > /dev/null || command -v python3 > /dev/null; }
-# valid, as far as there is anything here that can tell
-json_ok() {
-	have_parser || return 0
-	if command -v jq > /dev/null; then
-		jq . < "$1" > /dev/null
-	else
-		python3 -m json.tool < "$1" > /dev/null
-	fi || { echo "not JSON: $(cat "$1")"; exit 1; }
-}
-as_user() { su -s /bin/sh user -c "$1"; }
+# ---- tests ----
 
 # ---- looking ----
 
@@ -423,7 +343,7 @@ without_ack_several_readers_are_told_so() {
 	sentence "send --ack" 1 shmk recv "$pool/q" --shared -o g
 	sentence "or --dir" 2 sh -c "shmk recv '$pool/q' --shared > /dev/null"
 }
-workers() {
+workers_() {
 	for i in 1 2 3; do
 		shmk forward "$pool/in" out --create --check --delay 3 --hold 4 -v 2> w$i.err &
 		eval w$i=$!
@@ -433,7 +353,7 @@ workers() {
 a_killed_worker_is_made_up_for() {
 	make_pool
 	random 4096 f
-	workers
+	workers_
 	shmk recv "$pool/out" --create --timeout 30s > g 2> r.err & r=$!
 	peers 4
 	shmk send "$pool/in" f --create --ack -v --block 16K --timeout 30s 2> s.err & s=$!
@@ -451,7 +371,7 @@ a_killed_worker_is_made_up_for() {
 without_ack_the_loss_is_told() {
 	make_pool
 	random 4096 f
-	workers
+	workers_
 	shmk recv "$pool/out" --create --patience 300ms --output g 2> r.err & r=$!
 	peers 4
 	shmk send "$pool/in" f --create --block 16K 2> s.err & s=$!
@@ -466,7 +386,7 @@ without_ack_the_loss_is_told() {
 a_stopped_worker_delays_nobody_for_long() {
 	make_pool
 	random 4096 f
-	workers
+	workers_
 	shmk recv "$pool/out" --create --timeout 30s > g 2> r.err & r=$!
 	shmk send "$pool/in" f --create --ack -v --block 16K --timeout 30s 2> s.err & s=$!
 	until_true grep -q holding w2.err
@@ -608,14 +528,14 @@ what_a_topic_refuses_is_told() {
 	[ "$(shmk sub "$pool/t" --last --count 1)" = z ]
 }
 # The summary's counts; values and reads are what they are.
-chaos() {
+chaos_() {
 	want=$1
 	shift
 	expect "$want" shmk chaos "$@"
 	tail -n 1 out
 }
 values_flow_on_while_processes_are_killed_and_started_again() {
-	chaos 0 4 "$pool" --script "wait 300ms; kill 3; wait 100ms; 3; stop 1; kill 0; wait 100ms
+	chaos_ 0 4 "$pool" --script "wait 300ms; kill 3; wait 100ms; 3; stop 1; kill 0; wait 100ms
 		cont 1; start 0; wait 100ms; kill all; wait 50ms; start all; wait 200ms; kill 2"
 	grep -q '^4 processes, 7 kills, 6 starts, .*: torn 0, back 0, still 0$' out || exit 1
 	[ "$(grep -c '^kill ' out)" = 7 ] || exit 1
@@ -677,41 +597,4 @@ readme_quotes_the_example() {
 		sed -n '/^pid_t child = fork/,/^shmk_detach/p' | cmp - quoted
 }
 
-# ---- running ----
-
-if [ "$one" ]; then
-	cd "$dir" || exit 1
-	echo $$ > pgid
-	# Not $(jobs -p): a subshell has no jobs in some shells.
-	trap 'jobs -p > jobs; kill -KILL $(cat jobs) 2> /dev/null; wait' EXIT
-	$one
-	exit
-fi
-tests=$(sed '1,/^# ---- looking/d; /^# ---- running/,$d' "$self" |
-	sed -n 's/^\([a-z0-9_]*\)() {$/\1/p' | grep -v '^workers$\|^chaos$')
-[ $# = 0 ] || tests=$*
-echo "KTAP version 1"
-echo "1..$(echo "$tests" | wc -w)"
-n=0 failed=0
-for t in $tests; do
-	n=$((n + 1))
-	dir=$top/$n
-	pool=$scheme:tool.$$.$n
-	mkdir "$dir"
-	timeout -s KILL 120 setsid sh "$self" --one "$t" "$dir" "$pool" > "$dir/log" 2>&1 < /dev/null
-	status=$?
-	# Whatever a test has started ends with it.
-	kill -KILL "-$(cat "$dir/pgid")" 2> /dev/null
-	if [ -e "$dir/skip" ]; then
-		echo "ok $n $t # SKIP $(cat "$dir/skip")"
-	elif [ $status = 0 ]; then
-		echo "ok $n $t"
-	else
-		sed 's/^/# /' "$dir/log"
-		echo "not ok $n $t"
-		failed=1
-	fi
-	shmk pool rm "$pool" 2> /dev/null
-	rm -rf "$dir"
-done
-exit $failed
+run_tests "$@"

@@ -52,13 +52,7 @@ static void print_json(const struct shmk_event *e)
 
 static void print_peer(const struct shmk_event *e)
 {
-	char comm[sizeof(e->comm) + 1] = "";
-
-	memcpy(comm, e->comm, sizeof(e->comm));
-	for (char *p = comm; *p; p++)
-		if ((unsigned char)*p < ' ' || (unsigned char)*p >= 0x7f)
-			*p = '?';
-	printf(" peer %u, pid %d, %s", e->peer, e->pid, comm);
+	printf(" peer %u, pid %d, %s", e->peer, e->pid, comm_text(e->comm));
 }
 
 static void print_text(const struct shmk_event *e)

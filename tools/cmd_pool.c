@@ -391,8 +391,7 @@ static int remove_one(const char *uri)
 		say("no pool \"%s\": see 'shmk ls' for those there are", uri);
 		return EXIT_NOENT;
 	case EBUSY:
-		say("pool \"%s\" is in use: see 'shmk show %s' for by whom", uri, uri);
-		return EXIT_BUSY;
+		return say_busy(uri, "removed");
 	case EPERM:
 	case EACCES:
 		say("pool \"%s\" is not yours: ask its owner, see 'shmk ls'", uri);

@@ -98,14 +98,6 @@ static void show_pool(const struct shmk_pool_stat *st)
 	       st->redelivered);
 }
 
-/* comm is any bytes the process likes; a terminal must not obey them. */
-static void printable(char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < ' ' || (unsigned char)*text >= 0x7f)
-			*text = '?';
-}
-
 static void show_peers(struct shmk *s)
 {
 	struct shmk_peer p;
@@ -122,8 +114,7 @@ static void show_peers(struct shmk *s)
 		any = true;
 		if (p.pid)
 			snprintf(pid, sizeof(pid), "%d", p.pid);
-		printable(p.comm);
-		printf("%7u %8s %-16s %-10s %6u %8s\n", p.id, pid, p.comm,
+		printf("%7u %8s %-16s %-10s %6u %8s\n", p.id, pid, comm_text(p.comm),
 		       p.dead ? "dead" : p.rdonly ? "read-only" : "alive", p.uid,
 		       human_ns(now_ns() - p.attached_ns));
 	}

@@ -95,10 +95,15 @@ static const struct command {
 	  "  -t, --timeout TIME end when nothing comes for so long; with --count status 7\n"
 	  "  -v, --verbose      number, writer and what was missed before each\n"
 	  "  -c, --create; --depth, --readers, --max; -s, --size; -w, --wait: as for 'pub'\n" },
-	{ "wait", cmd_wait, "wait for peers to attach or to leave",
-	  "wait POOL --peers N | --at-most N\n"
+	{ "wait", cmd_wait, "wait for peers to attach or to leave, or for the close of a pool",
+	  "wait POOL --until-closed | --peer ID | --peers N | --at-most N\n"
+	  "      --until-closed the pool is removed, or its last member has left; status 0 if all\n"
+	  "                     who left did so in order, 8 if one died\n"
+	  "      --peer ID      this member has left; likewise\n"
+	  "      --peers N, --at-most N  so many members are there\n"
+	  "      --json         tell what came\n"
 	  "  -t, --timeout TIME give up after so long\n"
-	  "  -w, --wait         wait for the pool to appear, too\n" },
+	  "  -w, --wait         wait for the pool to appear, too; before the close, for a member\n" },
 	{ "events", cmd_events, "tell who comes, leaves and dies",
 	  "events POOL [--json]\n"
 	  "      --count N      end after so many events\n"
@@ -118,7 +123,9 @@ static const struct command {
 	{ "fsck", cmd_fsck, "check every invariant of a pool",
 	  "fsck POOL\n" },
 	{ "cleanup", cmd_cleanup, "remove what no living process holds",
-	  "cleanup [POOL | local: | shmk:]\n" },
+	  "cleanup [POOL... | local: | shmk:] [--json]\n"
+	  "  without POOL: all of the local backend that nobody has and nobody wanted to stay\n"
+	  "      --persistent   also those that were to stay; a POOL that is named goes anyway\n" },
 	{ "version", cmd_version, "tell the version",
 	  "version\n" },
 	{ "help", cmd_help, "tell more about a command",

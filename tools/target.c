@@ -261,6 +261,31 @@ int target_open(struct target *t, struct shmk *s, const char *queue, uint32_t bl
 	}
 }
 
+int say_busy(const char *uri, const char *what)
+{
+	struct shmk_attach_opts opts = { .flags = SHMK_ATTACH_RDONLY };
+	struct shmk_peer peer, first = { };
+	unsigned int n = 0;
+	struct shmk *s;
+
+	if (shmk_attach(uri, &opts, &s) < 0)
+		goto tell;
+	for (uint32_t id = 0; !shmk_peer_next(s, id, &peer); id = peer.id + 1)
+		if (peer.id != shmk_self(s) && !peer.dead && !n++)
+			first = peer;
+	shmk_detach(s);
+tell:
+	if (!n)		/* gone by now, or not for us to see */
+		say("pool \"%s\" is in use and was not %s: see 'shmk show %s'", uri, what, uri);
+	else if (n == 1)
+		say("pool \"%s\" was not %s: pid %d (%s) has it, as peer %u; see 'shmk show %s'",
+		    uri, what, first.pid, comm_text(first.comm), first.id, uri);
+	else
+		say("pool \"%s\" was not %s: pid %d (%s) and %u more have it; see 'shmk show %s'",
+		    uri, what, first.pid, comm_text(first.comm), n - 1, uri);
+	return EXIT_BUSY;
+}
+
 unsigned int other_members(struct shmk *s)
 {
 	struct shmk_peer peer;

@@ -28,6 +28,7 @@ enum {
 	EXIT_PERM	= 5,
 	EXIT_NOSPACE	= 6,	/* memory, disk, ids or a limit */
 	EXIT_TIMEOUT	= 7,
+	EXIT_CRASHED	= 8,	/* wait: it is over, but somebody died */
 };
 
 int cmd_chaos(int argc, char **argv);
@@ -124,6 +125,12 @@ void tool_detach(struct shmk *s);
 extern volatile sig_atomic_t stop_signal;
 void catch_signals(void);
 
+/*
+ * Tells that a pool cannot be had while somebody has it, and who that is. @what: "removed",
+ * ... Returns EXIT_BUSY.
+ */
+int say_busy(const char *uri, const char *what);
+
 /* Living full members of the pool but this one: who could still send something. */
 unsigned int other_members(struct shmk *s);
 
@@ -133,6 +140,8 @@ int64_t now_ns(void);
 /* "12.5 MiB" in one of a few static buffers. */
 const char *human(uint64_t bytes);
 const char *human_ns(uint64_t ns);
+/* comm is any bytes a process likes; a terminal must not obey them. In a static buffer. */
+const char *comm_text(const char comm[16]);
 const char *event_name(uint32_t type);
 const char *reason_name(uint32_t reason);
 /* "killed by signal 9 (Killed)", "exited with status 1", ... in a static buffer. */

@@ -255,6 +255,17 @@ const char *human_ns(uint64_t ns)
 
 /* ------------------------------------------------------------- events -- */
 
+const char *comm_text(const char comm[16])
+{
+	static char text[17];
+
+	memcpy(text, comm, 16);
+	for (char *p = text; *p; p++)
+		if ((unsigned char)*p < ' ' || (unsigned char)*p >= 0x7f)
+			*p = '?';
+	return text;
+}
+
 const char *event_name(uint32_t type)
 {
 	switch (type) {
