@@ -34,7 +34,7 @@ an_orderly_close_is_told_from_a_crash() {
 	ends 0 $w1
 	ends 0 $w2
 	json_ok w1
-	grep -q '"result": "ok"' w1 && grep -q '"detached": 1' w1 || { cat w1; exit 1; }
+	grep -q '"result": "ok"' w1 && grep -q '"detached": [1-9]' w1 && grep -q '"died": 0' w1 || { cat w1; exit 1; }
 	reader_
 	shmk wait "$pool" --until-closed --timeout 20s > w1 2> w1.err & w1=$!
 	shmk wait "$pool" --peer "$id" --timeout 20s 2> w2.err & w2=$!

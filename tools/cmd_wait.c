@@ -61,6 +61,7 @@ static bool counts(const struct wait *w, uint32_t id)
 	return w->what == WAIT_CLOSED || id == w->peer;
 }
 
+/* Who came and went between two looks is taken for a full member. */
 static void ended(struct wait *w, const struct shmk_event *e)
 {
 	struct life *life = &w->lives[e->peer];
