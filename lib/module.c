@@ -19,6 +19,9 @@
 
 #include "internal.h"
 
+#define LEAVING_NS	1000000000	/* for a pool whose last peer has ended to go */
+#define UNSEEN_MAX	100
+
 struct module {
 	int		pool;
 	int		attachment;
@@ -119,6 +122,53 @@ static int pool_find(int device, const char *name, bool rdonly)
 	return call(device, SHMK_IOC_POOL_OPEN, &arg);
 }
 
+static int module_pool_next(__u64 id, struct shmk_pool_info *info)
+{
+	*info = (struct shmk_pool_info) { .size = sizeof(*info), .id = id };
+	return device_call(SHMK_IOC_POOL_NEXT, info);
+}
+
+/* The pool of that name, if the caller may see it; of none: -ENOENT. */
+static int pool_named(const char *name, struct shmk_pool_info *info)
+{
+	__u64 id = 0;
+	int ret;
+
+	while (!(ret = module_pool_next(id, info))) {
+		id = info->id;
+		if (name && !strcmp(name, info->name))
+			return 0;
+	}
+	return ret;
+}
+
+/*
+ * All peers have ended, nobody asked to keep it: it goes with the last reference, which a
+ * worker of the kernel may just be about to let go. A pool that nobody has attached to
+ * yet is not meant. One that is not seen is half gone, or not for our eyes.
+ */
+static bool pool_is_leaving(const char *name, unsigned int *unseen)
+{
+	struct shmk_pool_info info;
+
+	if (pool_named(name, &info))
+		return ++*unseen < UNSEEN_MAX;
+	return !info.peers_now && info.attaches && !(info.flags & SHMK_POOL_F_PERSIST);
+}
+
+/* Who has seen the last peer end shall not be told that its pool exists. */
+static int pool_make_soon(int device, const char *name, const struct shmk_pool_opts *opts)
+{
+	int64_t deadline = now_ns() + LEAVING_NS;
+	unsigned int unseen = 0;
+	int fd;
+
+	while ((fd = pool_make(device, name, opts)) == -EEXIST && now_ns() < deadline &&
+	       pool_is_leaving(name, &unseen))
+		usleep(500);
+	return fd;
+}
+
 static int module_pool_create(const char *name, const struct shmk_pool_opts *opts)
 {
 	int device = device_open();
@@ -126,7 +176,7 @@ static int module_pool_create(const char *name, const struct shmk_pool_opts *opt
 
 	if (device < 0)
 		return device;
-	fd = pool_make(device, name, opts);
+	fd = pool_make_soon(device, name, opts);
 	close(device);
 	if (fd < 0)
 		return fd;
@@ -142,25 +192,15 @@ static int module_pool_destroy(const char *name)
 	return device_call(SHMK_IOC_POOL_DESTROY, &arg);
 }
 
-static int module_pool_next(__u64 id, struct shmk_pool_info *info)
-{
-	*info = (struct shmk_pool_info) { .size = sizeof(*info), .id = id };
-	return device_call(SHMK_IOC_POOL_NEXT, info);
-}
-
 /* The kernel has removed all that could be; one that exists is in use or persistent. */
 static int module_pool_cleanup(const char *name)
 {
 	struct shmk_pool_info info;
-	__u64 id = 0;
-	int ret;
+	int ret = pool_named(name, &info);
 
-	while (!(ret = module_pool_next(id, &info))) {
-		id = info.id;
-		if (name && !strcmp(name, info.name))
-			return info.peers_now ? -EBUSY : 0;
-	}
-	return ret == -ENOENT && !name ? 0 : ret;
+	if (ret == -ENOENT && !name)
+		return 0;
+	return ret ? ret : info.peers_now ? -EBUSY : 0;
 }
 
 /* ----------------------------------------------------------- attachments -- */
@@ -174,7 +214,7 @@ static int pool_open_or_make(int device, const char *name, const struct shmk_att
 	do {
 		fd = *name && !opts->exclusive ? pool_find(device, name, rdonly) : -ENOENT;
 		if (fd == -ENOENT && opts->create)
-			fd = pool_make(device, name, opts->create);
+			fd = pool_make_soon(device, name, opts->create);
 	} while (fd == -EEXIST && !opts->exclusive);
 	return fd;
 }

@@ -345,6 +345,37 @@ TEST_F(pool, exclusive_means_new)
 	shmk_detach(s);
 }
 
+/* What still keeps a pool whose peers have ended is here a file that a child holds. */
+TEST_F(pool, exclusive_waits_for_a_pool_that_is_about_to_go)
+{
+	const int hold_ms[] = { 100, 60000 };
+	int ret[2] = { 0, -EEXIST }, fd, i;	/* local: goes with the end of its last peer */
+	struct shmk *s;
+	pid_t pid;
+
+	self->create.exclusive = true;
+	for (i = 0; i < 2 && on_module(); i++) {
+		ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+		fd = dup(shmk_pool_fd(s));
+		ASSERT_LE(0, fd);
+		pid = fork();
+		if (!pid) {
+			close(shmk_pool_fd(s));
+			usleep(hold_ms[i] * 1000);
+			_exit(0);
+		}
+		close(fd);
+		shmk_detach(s);
+		ret[i] = shmk_attach(self->uri, &self->create, &s);
+		if (!ret[i])
+			shmk_detach(s);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	EXPECT_EQ(0, ret[0]);
+	EXPECT_EQ(-EEXIST, ret[1]);
+}
+
 TEST_F(pool, wrong_attach_options_are_refused)
 {
 	const struct shmk_attach_opts bad[] = {

@@ -287,16 +287,10 @@ static void round_open(struct round *r, unsigned int put, bool keep, bool parts)
 	struct shmk_attach_opts opts = { .create = &pool, .exclusive = true, .spin_us = -1,
 					 .nr_entries = 128 };
 	struct shmk_queue_opts q = { .flags = SHMK_QUEUE_CREATE, .capacity = 16 };
-	int64_t deadline = shmk_deadline_ms(10000);
 	struct shmk_msg more[2];
-	int ret;
 
 	memset(r, 0, sizeof(*r));
-	/* On the module the last of a killed one may hold the pool of the round before for a moment. */
-	do
-		ret = shmk_attach(uri, &opts, &r->s);
-	while (ret == -EEXIST && now_ns() < deadline);
-	must("attach", ret);
+	must("attach", shmk_attach(uri, &opts, &r->s));
 	must("queue", shmk_queue_open(r->s, "q", &q, SHMK_TRY, &r->q));
 	r->put = put;
 	if (!put && !keep)
