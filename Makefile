@@ -3,7 +3,7 @@
 #   make                library, tool, tests; shmk.ko for every kernel whose headers are found
 #   make KDIR=...       the same with shmk.ko for that kernel only
 #   make hosttest       tests that need no module, in seconds       [T=queue_test]
-#   make vmtest         tests in QEMU, on 6.1 and 6.12              [T=peer_test KERNEL=6.12]
+#   make vmtest         tests in QEMU, on 6.1 and 6.12              [T=peer_test KERNEL=7.2]
 #   make check          everything, installing what is missing; ends in one summary line
 #   make demo           what shmk does, shown
 #   make bench          shmk and its peers side by side             [BENCH='-r 5 ping:64']
@@ -217,8 +217,9 @@ modules_install: modules
 	+$(Q)$(MAKE) -C $(headers-$(release)) M=$(abspath $(B)/$(release)) \
 		$(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
 
-# One kernel is enough, and the newest has the most annotations.
-sparse: release := $(lastword $(shell printf '%s\n' $(releases) | sort -V))
+# One kernel is enough: the newest of this Debian release, whose sparse knows it.
+sparse: release := $(or $(shell cat $(SHMK_CACHE)/kernels/6.12/release 2>/dev/null),\
+	$(lastword $(shell printf '%s\n' $(releases) | sort -V)))
 sparse:
 	$(if $(release),,$(error no kernel headers found))
 	$(call module_build,$(release),$(headers-$(release)),$(B)/sparse,C=2 CF=-Wsparse-error)
