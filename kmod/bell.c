@@ -100,6 +100,9 @@ static __poll_t side_look(struct side *s)
 {
 	__poll_t ready = side_ready(s);
 
+	/* Marked before all are woken: see S1. */
+	if (shmk_pool_is_reset(s->pool))
+		return EPOLLERR | EPOLLHUP;
 	if (ready)
 		return ready;
 	WRITE_ONCE(*side_waiters(s), 1);			/* S2 */

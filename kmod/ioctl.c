@@ -58,6 +58,7 @@ struct call {
 		struct shmk_pool_create pool_create;
 		struct shmk_pool_open pool_open;
 		struct shmk_pool_destroy pool_destroy;
+		struct shmk_pool_reset pool_reset;
 		struct shmk_pool_info pool_info;
 		struct shmk_attach attach;
 		struct shmk_queue_create queue_create;
@@ -79,13 +80,23 @@ static struct shmk_pool *pool_of(const struct call *c)
 	return reader->pool;
 }
 
-/* The attachment's peer, if it is the caller's and alive. */
-static struct shmk_peer *own_peer(const struct call *c)
+/* The attachment's peer, if it is the caller's and alive: it may leave whatever it has. */
+static struct shmk_peer *leaving_peer(const struct call *c)
 {
 	struct shmk_peer *peer = c->file->private_data;
 
 	if (!shmk_peer_is_mm(peer, current->mm) || !shmk_peer_alive(peer))
 		return ERR_PTR(-ENXIO);
+	return peer;
+}
+
+/* And if it may go on there. */
+static struct shmk_peer *own_peer(const struct call *c)
+{
+	struct shmk_peer *peer = leaving_peer(c);
+
+	if (!IS_ERR(peer) && shmk_pool_is_reset(peer->pool))
+		return ERR_PTR(-ESHUTDOWN);
 	return peer;
 }
 
@@ -152,6 +163,13 @@ static int run_pool_destroy(struct call *c)
 	return a->flags ? -EINVAL : shmk_pool_destroy(a);
 }
 
+static int run_pool_reset(struct call *c)
+{
+	const struct shmk_pool_reset *a = &c->arg.pool_reset;
+
+	return a->flags & ~SHMK_RESET_F_FORCE ? -EINVAL : shmk_pool_reset(a);
+}
+
 static int run_pool_next(struct call *c)
 {
 	struct shmk_pool *pool = shmk_pool_next(c->arg.pool_info.id);
@@ -213,7 +231,7 @@ static void commit_attach(struct call *c)
 
 static int run_detach(struct call *c)
 {
-	struct shmk_peer *peer = own_peer(c);
+	struct shmk_peer *peer = leaving_peer(c);
 
 	if (IS_ERR(peer))
 		return PTR_ERR(peer);
@@ -256,7 +274,7 @@ static void abort_queue_open(struct call *c)
 static int run_queue_close(struct call *c)
 {
 	const struct shmk_queue_close *a = &c->arg.queue_close;
-	struct shmk_peer *peer = own_peer(c);
+	struct shmk_peer *peer = leaving_peer(c);
 
 	if (a->flags)
 		return -EINVAL;
@@ -310,7 +328,7 @@ static void abort_subscribe(struct call *c)
 static int run_unsubscribe(struct call *c)
 {
 	const struct shmk_topic_unsubscribe *a = &c->arg.unsubscribe;
-	struct shmk_peer *peer = own_peer(c);
+	struct shmk_peer *peer = leaving_peer(c);
 
 	if (a->flags)
 		return -EINVAL;
@@ -378,6 +396,8 @@ static const struct command commands[] = {
 		ON_DEVICE, ARG(pool_destroy), .run = run_pool_destroy },
 	[_IOC_NR(SHMK_IOC_POOL_NEXT)] = {
 		ON_DEVICE, true, ARG(pool_info), .run = run_pool_next },
+	[_IOC_NR(SHMK_IOC_POOL_RESET)] = {
+		ON_DEVICE, ARG(pool_reset), .run = run_pool_reset },
 	[_IOC_NR(SHMK_IOC_POOL_INFO)] = {
 		ON_POOL | ON_ATTACHMENT, true, ARG(pool_info), .run = run_pool_info },
 	[_IOC_NR(SHMK_IOC_PEER_INFO)] = {
@@ -493,6 +513,7 @@ static void check_abi(void)
 	BUILD_BUG_ON(sizeof(struct shmk_pool_create) != 128);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_open) != 72);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_destroy) != 72);
+	BUILD_BUG_ON(sizeof(struct shmk_pool_reset) != 72);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_info) != 216);
 	BUILD_BUG_ON(sizeof(struct shmk_attach) != 24);
 	BUILD_BUG_ON(sizeof(struct shmk_queue_create) != 120);

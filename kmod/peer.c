@@ -105,17 +105,22 @@ static int id_take(struct shmk_peer *peer)
 {
 	struct shmk_pool *pool = peer->pool;
 	u32 end = pool->status->nr_peers + 1;
+	int err = 0;
 	u32 id;
 
 	spin_lock(&pool->lock);
 	id = find_first_zero_bit(pool->peer_ids, end);
-	if (id < end) {
+	if (shmk_pool_is_reset(pool)) {
+		err = -ESHUTDOWN;
+	} else if (id < end) {
 		__set_bit(id, pool->peer_ids);
 		peer->id = id;
 		peer->gen = SHMK_PEER_GEN(pool->peer_status[id].word) + 1;
+	} else {
+		err = -ENOSPC;
 	}
 	spin_unlock(&pool->lock);
-	return id < end ? 0 : -ENOSPC;
+	return err;
 }
 
 static void id_free_locked(struct shmk_peer *peer)
@@ -214,7 +219,7 @@ static int mm_take(struct shmk_peer *peer)
  * @pool: the pool
  * @args: checked by the caller; peer and gen are filled
  *
- * Return: a reference for the attachment file, or -ENOMEM, -ENOSPC, -EINTR.
+ * Return: a reference for the attachment file, or -ENOMEM, -ENOSPC, -EINTR, -ESHUTDOWN.
  */
 struct shmk_peer *shmk_peer_create(struct shmk_pool *pool, struct shmk_attach *args)
 {

@@ -78,6 +78,8 @@ static const struct {
 	[SHMK_AT_DESTROY_CLAIMED] = { "DESTROY_CLAIMED", false },
 	[SHMK_AT_DESTROY_HIDDEN] = { "DESTROY_HIDDEN", false },
 	[SHMK_AT_DESTROY_UNNAMED] = { "DESTROY_UNNAMED", false },
+	[SHMK_AT_RESET_HIDDEN] = { "RESET_HIDDEN", false },
+	[SHMK_AT_RESET_SHOWN] = { "RESET_SHOWN", true },
 	[SHMK_AT_POOL_LAST] = { "POOL_LAST", false },
 	[SHMK_AT_POOL_LEFT] = { "POOL_LEFT", false },
 	[SHMK_AT_EVENT_FETCHED] = { "EVENT_FETCHED", false },

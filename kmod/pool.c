@@ -12,6 +12,10 @@
  * entry goes first because the name may be taken again as soon as the table
  * has let go of it.
  *
+ * A reset makes a new pool like the old one, beside it, and then moves the name
+ * over. So who is in the old one keeps what is mapped, until it leaves, and a
+ * reset that fails has changed nothing.
+ *
  * Names belong to the machine, not to a namespace: two containers that are
  * given the same device node can meet. Owner, group and mode decide as for
  * System V shared memory, with ids of the initial user namespace.
@@ -183,7 +187,8 @@ static u32 count_of_locked(kuid_t creator)
 	return nr;
 }
 
-static int limits_locked(const struct shmk_pool *pool, u64 bytes)
+/* An @old one is about to lose its name: it does not count as a pool of its creator. */
+static int limits_locked(const struct shmk_pool *pool, u64 bytes, const struct shmk_pool *old)
 {
 	unsigned long long max_pool = READ_ONCE(shmk_max_pool_bytes);
 	unsigned long long max_total = READ_ONCE(shmk_max_total_bytes);
@@ -194,24 +199,24 @@ static int limits_locked(const struct shmk_pool *pool, u64 bytes)
 	if (max_total && (total_bytes > max_total ||
 			  pool->memory_bytes > max_total - total_bytes))
 		return -EPERM;
-	if (max_pools && count_of_locked(pool->creator) >= max_pools)
+	if (max_pools && !old && count_of_locked(pool->creator) >= max_pools)
 		return -EPERM;
 	return 0;
 }
 
-/* Takes the name and the share of the limits. */
-static int table_enter(struct shmk_pool *pool, u64 bytes)
+/* Takes the name, unless it is @old's for now, and the share of the limits. */
+static int table_enter(struct shmk_pool *pool, u64 bytes, const struct shmk_pool *old)
 {
 	int err = 0;
 
 	mutex_lock(&pools_lock);
-	if (pool->name[0] && find_locked(pool->name))
+	if (!old && pool->name[0] && find_locked(pool->name))
 		err = -EEXIST;
 	if (!err)
-		err = limits_locked(pool, bytes);
+		err = limits_locked(pool, bytes, old);
 	if (!err) {
 		pool->id = ++last_id;
-		pool->named = pool->name[0];
+		pool->named = !old && pool->name[0];
 		total_bytes += pool->memory_bytes;
 		nr_pools++;
 		list_add_tail(&pool->node_in_pools, &pools);
@@ -220,13 +225,19 @@ static int table_enter(struct shmk_pool *pool, u64 bytes)
 	return err;
 }
 
-static void table_leave(struct shmk_pool *pool)
+/* Returns its heir, whose reference is the caller's now. */
+static struct shmk_pool *table_leave(struct shmk_pool *pool)
 {
+	struct shmk_pool *heir;
+
 	mutex_lock(&pools_lock);
 	list_del(&pool->node_in_pools);
+	list_del_init(&pool->node_in_forebears);
+	heir = pool->heir;
 	total_bytes -= pool->memory_bytes;
 	nr_pools--;
 	mutex_unlock(&pools_lock);
+	return heir;
 }
 
 void shmk_pool_totals(struct shmk_info *info)
@@ -268,8 +279,15 @@ static bool may_see(const struct shmk_pool *pool)
 	       ns_capable_noaudit(&init_user_ns, CAP_DAC_OVERRIDE);
 }
 
-static int set_owner(struct shmk_pool *pool, const struct shmk_pool_create *args)
+static int set_owner(struct shmk_pool *pool, const struct shmk_pool_create *args,
+		     const struct shmk_pool *old)
 {
+	if (old) {
+		pool->creator = old->creator;
+		pool->uid = old->uid;
+		pool->gid = old->gid;
+		return 0;
+	}
 	pool->creator = current_euid();
 	pool->uid = args->uid == (u32)-1 ? current_euid() :
 		    make_kuid(current_user_ns(), args->uid);
@@ -285,23 +303,30 @@ static int set_owner(struct shmk_pool *pool, const struct shmk_pool_create *args
 /* --------------------------------------------------------- accounting -- */
 
 /* As AF_XDP charges its umem: the user, not the process, has so much locked. */
-static int charge(struct shmk_pool *pool)
+static int charge(struct shmk_pool *pool, struct user_struct *user, bool limited)
 {
 	unsigned long pages = pool->memory_bytes >> PAGE_SHIFT;
-	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
-	struct user_struct *user = current_user();
-	unsigned long old;
+	unsigned long limit = limited ? rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT : ULONG_MAX;
+	unsigned long now;
 
-	if (capable(CAP_IPC_LOCK))
-		return 0;
 	do {
-		old = atomic_long_read(&user->locked_vm);
-		if (old > limit || pages > limit - old)
+		now = atomic_long_read(&user->locked_vm);
+		if (now > limit || pages > limit - now)
 			return -EPERM;
-	} while (atomic_long_cmpxchg(&user->locked_vm, old, old + pages) != old);
+	} while (atomic_long_cmpxchg(&user->locked_vm, now, now + pages) != now);
 	pool->user = get_uid(user);
 	pool->locked_pages = pages;
 	return 0;
+}
+
+/* What is charged to somebody stays so whoever resets it. */
+static int charge_like(struct shmk_pool *pool, const struct shmk_pool *old)
+{
+	bool free = capable(CAP_IPC_LOCK);
+
+	if (old)
+		return old->user ? charge(pool, old->user, !free) : 0;
+	return free ? 0 : charge(pool, current_user(), true);
 }
 
 static void uncharge(struct shmk_pool *pool)
@@ -399,6 +424,8 @@ static struct shmk_pool *pool_alloc(const struct shmk_pool_create *args,
 	refcount_set(&pool->refs, 1);
 	spin_lock_init(&pool->lock);
 	INIT_LIST_HEAD(&pool->rings);
+	INIT_LIST_HEAD(&pool->forebears);
+	INIT_LIST_HEAD(&pool->node_in_forebears);
 	memcpy(pool->name, s->name, sizeof(pool->name));
 	pool->memory_bytes = s->data_bytes + s->control_bytes + s->status_bytes;
 	pool->page_shift = args->page_shift;
@@ -408,34 +435,24 @@ static struct shmk_pool *pool_alloc(const struct shmk_pool_create *args,
 	return pool;
 }
 
-/**
- * shmk_pool_create() - a pool with all its pages, not to be found yet
- * @user_args: as they came
- *
- * Return: the caller's reference, or an error: -EINVAL, -EPERM, -EEXIST,
- * -ENOMEM, -EINTR. shmk_pool_publish() makes it visible.
- */
-struct shmk_pool *shmk_pool_create(const struct shmk_pool_create *user_args)
+/* Not in sysfs yet. @old: takes its name later, and its owner. */
+static struct shmk_pool *make(const struct shmk_pool_create *args, const struct shmk_pool *old)
 {
-	struct shmk_pool_create args = *user_args;
 	struct shmk_status s = { };
 	struct shmk_pool *pool;
 	int err;
 
-	err = check_args(&args);
-	if (err)
-		return ERR_PTR(err);
-	layout(&args, &s);
-	pool = pool_alloc(&args, &s);
+	layout(args, &s);
+	pool = pool_alloc(args, &s);
 	if (IS_ERR(pool))
 		return pool;
-	err = set_owner(pool, &args);
+	err = set_owner(pool, args, old);
 	if (err)
 		goto free_pool;
-	err = table_enter(pool, args.bytes);
+	err = table_enter(pool, args->bytes, old);
 	if (err)
 		goto free_pool;
-	err = shmk_point(SHMK_AT_POOL_ENTERED) ?: charge(pool);
+	err = shmk_point(SHMK_AT_POOL_ENTERED) ?: charge_like(pool, old);
 	if (err)
 		goto leave_table;
 	err = shmk_point(SHMK_AT_POOL_CHARGED) ?: alloc_tables(pool, &s);
@@ -446,10 +463,6 @@ struct shmk_pool *shmk_pool_create(const struct shmk_pool_create *user_args)
 	if (err)
 		goto take_apart;
 	set_up(pool, &s);
-	err = shmk_sysfs_add(pool);
-	if (err)
-		goto take_apart;
-	shmk_pass(SHMK_AT_POOL_SHOWN);
 	return pool;
 
 take_apart:
@@ -462,11 +475,36 @@ free_pool:
 }
 
 /**
- * shmk_pool_publish() - from now on the pool may be found; cannot fail
+ * shmk_pool_create() - a pool with all its pages, not to be found yet
+ * @user_args: as they came
+ *
+ * Return: the caller's reference, or an error: -EINVAL, -EPERM, -EEXIST,
+ * -ENOMEM, -EINTR. shmk_pool_publish() makes it visible.
  */
-void shmk_pool_publish(struct shmk_pool *pool)
+struct shmk_pool *shmk_pool_create(const struct shmk_pool_create *user_args)
 {
-	mutex_lock(&pools_lock);
+	struct shmk_pool_create args = *user_args;
+	struct shmk_pool *pool;
+	int err;
+
+	err = check_args(&args);
+	if (err)
+		return ERR_PTR(err);
+	pool = make(&args, NULL);
+	if (IS_ERR(pool))
+		return pool;
+	err = shmk_sysfs_add(pool);
+	if (err) {
+		shmk_pool_put(pool);
+		return ERR_PTR(err);
+	}
+	shmk_pass(SHMK_AT_POOL_SHOWN);
+	return pool;
+}
+
+static void publish_locked(struct shmk_pool *pool)
+{
+	lockdep_assert_held(&pools_lock);
 	if (pool->status->flags & SHMK_POOL_F_PERSIST) {
 		/* A persistent pool is a reason not to unload the module. */
 		__module_get(THIS_MODULE);
@@ -476,6 +514,15 @@ void shmk_pool_publish(struct shmk_pool *pool)
 	/* Whoever sees the magic sees all the geometry before it. */
 	smp_store_release(&pool->status->magic, SHMK_LAYOUT_MAGIC);
 	pool->ready = true;
+}
+
+/**
+ * shmk_pool_publish() - from now on the pool may be found; cannot fail
+ */
+void shmk_pool_publish(struct shmk_pool *pool)
+{
+	mutex_lock(&pools_lock);
+	publish_locked(pool);
 	mutex_unlock(&pools_lock);
 }
 
@@ -484,14 +531,18 @@ void shmk_pool_publish(struct shmk_pool *pool)
  */
 void shmk_pool_put(struct shmk_pool *pool)
 {
+	struct shmk_pool *heir;
+
 	if (!refcount_dec_and_test(&pool->refs))
 		return;
 	shmk_pass(SHMK_AT_POOL_LAST);
 	shmk_sysfs_del(pool);
-	table_leave(pool);
+	heir = table_leave(pool);
 	shmk_pass(SHMK_AT_POOL_LEFT);
 	take_apart(pool);
 	kobject_put(&pool->kobj);	/* frees the pool */
+	if (heir)
+		shmk_pool_put(heir);	/* which has none: heirs are moved on, see inherit_locked() */
 }
 
 /* ---------------------------------------------------- finding, ending -- */
@@ -542,18 +593,27 @@ struct shmk_pool *shmk_pool_next(u64 id)
 	return found;
 }
 
+/* Whoever has an id: attached, about to be, or being settled. */
+static bool has_peers_locked(const struct shmk_pool *pool)
+{
+	u32 end = pool->status->nr_peers + 1;
+
+	lockdep_assert_held(&pool->lock);
+	return find_next_bit(pool->peer_ids, end, 1) < end;
+}
+
 static bool has_peers(struct shmk_pool *pool)
 {
 	bool any;
 
 	spin_lock(&pool->lock);
-	any = pool->status->peers_now;
+	any = has_peers_locked(pool);
 	spin_unlock(&pool->lock);
 	return any;
 }
 
-/* Finds the pool, and takes over what keeps it: no second destroyer gets it. */
-static struct shmk_pool *claim_for_destroy(const char *name)
+/* Finds the pool, for one who destroys or resets at a time; and hides it from all others. */
+static struct shmk_pool *claim(const char *name, bool force, bool hide)
 {
 	struct shmk_pool *pool;
 
@@ -563,11 +623,13 @@ static struct shmk_pool *claim_for_destroy(const char *name)
 		pool = ERR_PTR(-ENOENT);
 	else if (!is_owner(pool) && !capable(CAP_SYS_ADMIN))
 		pool = ERR_PTR(-EPERM);
-	else if (has_peers(pool))
+	else if (pool->claimed || (!force && has_peers(pool)))
 		pool = ERR_PTR(-EBUSY);
 	else if (!refcount_inc_not_zero(&pool->refs))
 		pool = ERR_PTR(-ENOENT);
 	else
+		pool->claimed = true;
+	if (!IS_ERR(pool) && hide)
 		pool->ready = false;
 	mutex_unlock(&pools_lock);
 	return pool;
@@ -602,7 +664,7 @@ int shmk_pool_destroy(const struct shmk_pool_destroy *args)
 
 	if (!shmk_name_valid(args->name))
 		return -EINVAL;
-	pool = claim_for_destroy(args->name);
+	pool = claim(args->name, false, true);
 	if (IS_ERR(pool))
 		return PTR_ERR(pool);
 	shmk_pass(SHMK_AT_DESTROY_CLAIMED);
@@ -617,6 +679,163 @@ int shmk_pool_destroy(const struct shmk_pool_destroy *args)
 	shmk_event_wake(pool);
 	shmk_pool_put(pool);
 	return 0;
+}
+
+/* What the old one was made with; all that can be chosen is chosen. */
+static struct shmk_pool_create args_of(const struct shmk_pool *pool, bool persistent)
+{
+	const struct shmk_status *s = pool->status;
+	struct shmk_pool_create args = {
+		.flags		= persistent ? SHMK_POOL_F_PERSIST : 0,
+		.bytes		= s->data_bytes,
+		.page_shift	= s->page_shift,
+		.unit_shift	= s->unit_shift,
+		.node		= pool->node,
+		.mode		= pool->mode,
+		.nr_peers	= s->nr_peers,
+		.nr_queues	= s->nr_queues,
+		.rings_bytes	= s->rings_bytes,
+	};
+
+	memcpy(args.name, pool->name, sizeof(args.name));
+	return args;
+}
+
+/* From here on nobody begins anything there. */
+static int mark_reset(struct shmk_pool *pool, bool force)
+{
+	struct shmk_status *s = pool->status;
+	int err = 0;
+
+	spin_lock(&pool->lock);
+	if (!force && has_peers_locked(pool)) {
+		err = -EBUSY;
+	} else {
+		WRITE_ONCE(s->flags, s->flags | SHMK_POOL_F_RESET);
+		shmk_pool_count_locked(pool, &s->epoch, 1);
+	}
+	spin_unlock(&pool->lock);
+	return err;
+}
+
+/* All that the old one keeps, and those before it: no chain of heirs gets longer than one. */
+static unsigned int inherit_locked(struct shmk_pool *old, struct shmk_pool *new)
+{
+	struct shmk_pool *pool;
+	unsigned int nr = 0;
+
+	lockdep_assert_held(&pools_lock);
+	list_for_each_entry(pool, &old->forebears, node_in_forebears) {
+		pool->heir = new;
+		nr++;
+	}
+	list_splice_init(&old->forebears, &new->forebears);
+	list_add(&old->node_in_forebears, &new->forebears);
+	old->heir = new;
+	refcount_add(nr + 1, &new->refs);
+	return nr;
+}
+
+/* Name, persistence and heritage go over at once. -EBUSY: somebody has come since. */
+static int succeed(struct shmk_pool *old, struct shmk_pool *new, bool force)
+{
+	unsigned int nr_refs = 0;
+	int err;
+
+	mutex_lock(&pools_lock);
+	err = mark_reset(old, force);
+	if (!err) {
+		old->named = false;
+		new->named = true;
+		publish_locked(new);
+		nr_refs = inherit_locked(old, new);
+		if (old->persistent) {
+			nr_refs++;
+			module_put(THIS_MODULE);	/* the new one has its own */
+		}
+		old->persistent = false;
+	}
+	mutex_unlock(&pools_lock);
+	while (nr_refs--)
+		shmk_pool_put(old);	/* not the last: we have one */
+	return err;
+}
+
+/* Nothing can be seen of an old pool by name while the new one takes its place in sysfs. */
+static int replace(struct shmk_pool *old, struct shmk_pool *new, bool force)
+{
+	int err;
+
+	shmk_sysfs_del(old);
+	shmk_pass(SHMK_AT_RESET_HIDDEN);
+	err = shmk_sysfs_add(new) ?: shmk_point(SHMK_AT_RESET_SHOWN);
+	if (!err)
+		err = succeed(old, new, force);
+	if (!err)
+		return 0;
+	/* If there is no memory for this either, it is a pool that sysfs does not show. */
+	shmk_sysfs_del(new);
+	shmk_sysfs_add(old);
+	return err;
+}
+
+static void unclaim(struct shmk_pool *pool)
+{
+	mutex_lock(&pools_lock);
+	pool->claimed = false;
+	mutex_unlock(&pools_lock);
+}
+
+static bool is_persistent(struct shmk_pool *pool)
+{
+	bool persistent;
+
+	mutex_lock(&pools_lock);
+	persistent = pool->persistent;
+	mutex_unlock(&pools_lock);
+	return persistent;
+}
+
+static struct shmk_pool *make_like(struct shmk_pool *old)
+{
+	struct shmk_pool_create args = args_of(old, is_persistent(old));
+
+	return make(&args, old);
+}
+
+/**
+ * shmk_pool_reset() - a new pool takes the place of an old one
+ * @args: checked by the caller but for the name
+ *
+ * Return: 0, -EINVAL, -ENOENT, -EPERM, -EBUSY, -ENOMEM or -EINTR.
+ */
+int shmk_pool_reset(const struct shmk_pool_reset *args)
+{
+	struct shmk_event event = { .type = SHMK_EV_RESET };
+	bool force = args->flags & SHMK_RESET_F_FORCE;
+	struct shmk_pool *old, *new;
+	int err;
+
+	if (!shmk_name_valid(args->name))
+		return -EINVAL;
+	old = claim(args->name, force, false);
+	if (IS_ERR(old))
+		return PTR_ERR(old);
+	new = make_like(old);
+	err = PTR_ERR_OR_ZERO(new);
+	if (!err) {
+		err = replace(old, new, force);
+		shmk_pool_put(new);
+	}
+	if (err) {
+		unclaim(old);
+	} else {
+		shmk_event_push(old, &event, NULL, current_euid());
+		shmk_event_wake(old);
+		shmk_queue_wake_all(old);
+	}
+	shmk_pool_put(old);
+	return err;
 }
 
 /* ------------------------------------------------------------- telling -- */
@@ -668,6 +887,7 @@ static void info_identity(struct shmk_pool *pool, struct shmk_pool_info *info)
 
 	mutex_lock(&pools_lock);
 	info->flags = pool->persistent ? SHMK_POOL_F_PERSIST : 0;
+	info->flags |= s->flags & SHMK_POOL_F_RESET;
 	if (pool->named)
 		memcpy(info->name, pool->name, sizeof(info->name));
 	mutex_unlock(&pools_lock);

@@ -80,7 +80,11 @@ struct shmk_pool {
 	struct list_head node_in_pools;
 	bool ready;			/* may be found */
 	bool named;			/* the name is taken by this pool */
+	bool claimed;			/* being destroyed or reset */
 	bool persistent;		/* has a reference for it */
+	struct shmk_pool *heir;		/* of one that was reset: a reference, or NULL */
+	struct list_head forebears;	/* whose heir it is, */
+	struct list_head node_in_forebears;	/* and the other end */
 
 	struct kobject kobj;		/* sysfs.c */
 
@@ -107,6 +111,7 @@ struct shmk_pool *shmk_pool_create(const struct shmk_pool_create *args);
 void shmk_pool_publish(struct shmk_pool *pool);
 struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args);
 int shmk_pool_destroy(const struct shmk_pool_destroy *args);
+int shmk_pool_reset(const struct shmk_pool_reset *args);
 struct shmk_pool *shmk_pool_next(u64 id);
 int shmk_pool_info(struct shmk_pool *pool, struct shmk_pool_info *info);
 int shmk_pool_usage(struct shmk_pool *pool, struct shmk_settled *usage);
@@ -122,6 +127,12 @@ struct shmk_pool_file {
 };
 
 struct file *shmk_pool_file(struct shmk_pool *pool, bool rdonly);
+
+/* Once and for all. Set under pool->lock, so who takes an id there is before or behind it. */
+static inline bool shmk_pool_is_reset(const struct shmk_pool *pool)
+{
+	return READ_ONCE(pool->status->flags) & SHMK_POOL_F_RESET;
+}
 
 /* sysfs.c */
 int shmk_sysfs_init(void);

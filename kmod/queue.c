@@ -455,6 +455,18 @@ void shmk_queue_wake(struct shmk_pool *pool, u32 id, u32 side)
 		  poll_to_key(side_mask(side)));
 }
 
+/* Whoever sleeps anywhere in the pool: it was reset. */
+void shmk_queue_wake_all(struct shmk_pool *pool)
+{
+	u32 id;
+
+	for (id = 0; id < pool->view.nr_queues; id++) {
+		wake_up_poll(&pool->queues[id].wait[SHMK_SIDE_RECV], EPOLLERR | EPOLLHUP);
+		wake_up_poll(&pool->queues[id].wait[SHMK_SIDE_SEND], EPOLLERR | EPOLLHUP);
+		cond_resched();
+	}
+}
+
 /**
  * shmk_queue_ring_both() - on behalf of the dead: clear both waiters words and wake
  * @rv: of a queue that is held open meanwhile

@@ -63,6 +63,7 @@ void shmk_queue_close_all(struct shmk_peer *peer);
 
 bool shmk_queue_view(struct shmk_peer *peer, u32 id, struct shmk_ring_view *rv);
 void shmk_queue_wake(struct shmk_pool *pool, u32 id, u32 side);
+void shmk_queue_wake_all(struct shmk_pool *pool);
 void shmk_queue_ring_both(struct shmk_pool *pool, u32 id,
 			  const struct shmk_ring_view *rv);
 

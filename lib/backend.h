@@ -25,6 +25,7 @@ struct shmk_backend {
 	/* @name "" is an anonymous pool: only create through attach(). */
 	int (*pool_create)(const char *name, const struct shmk_pool_opts *opts);
 	int (*pool_destroy)(const char *name);
+	int (*pool_reset)(const char *name, bool force);
 	/* Fills the kernel's struct for both backends; see SHMK_IOC_POOL_NEXT for @id. */
 	int (*pool_next)(__u64 id, struct shmk_pool_info *info);
 	/* Returns the number removed. @name NULL: all. */

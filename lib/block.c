@@ -895,6 +895,8 @@ int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 		return -EINVAL;
 	if (s->rdonly)
 		return -EROFS;
+	if (pool_is_reset(s))
+		return -ESHUTDOWN;
 	ret = try_alloc(s, len, align, msg);
 	if (unlikely(ret == -ENOMEM) && s->backend->reap(s) > 0)
 		ret = try_alloc(s, len, align, msg);

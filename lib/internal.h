@@ -310,6 +310,15 @@ static inline const struct shmk_queue_status *queue_status(struct shmk *s, uint3
 		((const unsigned char *)s->status + s->status->queues_off) + id;
 }
 
+/*
+ * Was the pool reset? Then nothing begins here any more. A plain look at a line that
+ * hardly ever changes; who sleeps is woken when it does, and looks again in wait_over().
+ */
+static inline bool pool_is_reset(const struct shmk *s)
+{
+	return unlikely(__atomic_load_n(&s->status->flags, __ATOMIC_RELAXED) & SHMK_POOL_F_RESET);
+}
+
 static inline __u64 role_name(const struct shmk *s)
 {
 	return (__u64)s->gen << 32 | s->self;

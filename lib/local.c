@@ -46,6 +46,8 @@
  *   another user's pool	The directory can be removed by its owner only (the
  *				base is sticky); others leave it empty, and its name
  *				stays taken for everyone but the owner.
+ *   a reset that is killed	between two system calls leaves those who were in the old
+ *				pool there, among themselves, and knowing nothing.
  *   pinned memory		It can be swapped. RLIMIT_MEMLOCK does not count, the
  *				limit is that of the file system; all of it is there
  *				from the start but for ledgers.
@@ -910,32 +912,44 @@ static int join(struct shmk *s, uint32_t nr_entries)
 	return ret;
 }
 
-/* Opens a pool that one may join; the pool lock is held. -ENOENT: it is over, or was never. */
-static int open_locked(struct shmk *s, const char *name)
-{
-	struct local *l;
-	int ret = dir_open(s, name);
-
-	if (ret)
-		return ret;
-	l = local_of(s);
-	ret = pool_lock(l);
-	if (ret)
-		goto close;
-	if (!l->extra->gone && !is_over(l))
-		return 0;
-	ret = dir_remove(s);
-	ret = ret ? ret : -ENOENT;
-	pool_unlock(l);
-close:
-	dir_close(s, false);
-	return ret;
-}
-
 static void unlock_close(struct shmk *s)
 {
 	pool_unlock(local_of(s));
 	dir_close(s, false);
+}
+
+/* One that was reset since its name was looked up has the name no more: another has. */
+static int open_and_lock(struct shmk *s, const char *name)
+{
+	int ret;
+
+	for (;;) {
+		ret = dir_open(s, name);
+		if (ret)
+			return ret;
+		ret = pool_lock(local_of(s));
+		if (ret) {
+			dir_close(s, false);
+			return ret;
+		}
+		if (!pool_is_reset(s))
+			return 0;
+		unlock_close(s);
+	}
+}
+
+/* Opens a pool that one may join; the pool lock is held. -ENOENT: it is over, or was never. */
+static int open_locked(struct shmk *s, const char *name)
+{
+	int ret = open_and_lock(s, name);
+
+	if (ret)
+		return ret;
+	if (!local_of(s)->extra->gone && !is_over(local_of(s)))
+		return 0;
+	ret = dir_remove(s);
+	unlock_close(s);
+	return ret ? ret : -ENOENT;
 }
 
 /* The pool lock is held on success, and *@made tells which of the two it was. */
@@ -1566,16 +1580,8 @@ static int local_pool_create(const char *name, const struct shmk_pool_opts *opts
 /* As a reader only: the dead need no settling in a pool that goes. */
 static int open_to_remove(struct shmk *s, const char *name)
 {
-	int ret;
-
 	*s = (struct shmk) { .backend = &shmk_local_backend, .rdonly = true };
-	ret = dir_open(s, name);
-	if (ret)
-		return ret;
-	ret = pool_lock(local_of(s));
-	if (ret)
-		dir_close(s, false);
-	return ret;
+	return open_and_lock(s, name);
 }
 
 static bool may_remove(const struct local *l)
@@ -1600,6 +1606,81 @@ static int local_pool_destroy(const char *name)
 		ret = -EBUSY;
 	else
 		ret = dir_remove(&s);
+	unlock_close(&s);
+	return ret;
+}
+
+/* What the old one was made with. */
+static int opts_of(const struct local *l, struct shmk_pool_opts *opts)
+{
+	const struct shmk_status *st = l->status;
+	struct stat file;
+
+	if (fstatat(l->dir, "pool", &file, AT_SYMLINK_NOFOLLOW))
+		return -errno;
+	*opts = (struct shmk_pool_opts) {
+		.bytes = st->data_bytes,
+		.unit_bytes = 1U << st->unit_shift,
+		.flags = st->flags & SHMK_POOL_F_PERSIST ? SHMK_POOL_PERSIST : 0,
+		.mode = file.st_mode & 0666,
+		.set_owner = true,
+		.uid = file.st_uid,
+		.gid = file.st_gid,
+		.nr_peers = st->nr_peers,
+		.nr_queues = st->nr_queues,
+		.rings_bytes = st->rings_bytes,
+	};
+	return 0;
+}
+
+/* Tells all who are in it. */
+static void mark_reset(struct shmk *s)
+{
+	struct local *l = local_of(s);
+	struct shmk_event event = {
+		.type = SHMK_EV_RESET, .pid = getpid(), .uid = geteuid(),
+	};
+
+	journal_event(l, &event);
+	set32(l, &l->status->flags, l->status->flags | SHMK_POOL_F_RESET);
+	journal_commit(l);
+	for (uint32_t id = 0; id < l->status->nr_queues; id++)
+		if (SHMK_QUEUE_STATE(queue_at(l, id)->word) == SHMK_QUEUE_READY)
+			ring_both(s, id);
+}
+
+static int reset_locked(struct shmk *s, const char *name, bool force)
+{
+	struct shmk new = { .backend = &shmk_local_backend };
+	struct local *l = local_of(s);
+	struct shmk_pool_opts opts;
+	int ret;
+
+	if (!may_remove(l))
+		return -EPERM;
+	if (l->extra->gone || is_over(l))
+		return -ENOENT;
+	if (!force && any_alive(l))
+		return -EBUSY;
+	ret = opts_of(l, &opts);
+	if (!ret)
+		ret = dir_replace(&new, name, l, &opts);
+	if (ret)
+		return ret;
+	unlock_close(&new);
+	mark_reset(s);
+	dir_remove(s);		/* what is left of it is ruins */
+	return 0;
+}
+
+static int local_pool_reset(const char *name, bool force)
+{
+	struct shmk s;
+	int ret = open_to_remove(&s, name);
+
+	if (ret)
+		return ret;
+	ret = reset_locked(&s, name, force);
 	unlock_close(&s);
 	return ret;
 }
@@ -1660,6 +1741,7 @@ const struct shmk_backend shmk_local_backend = {
 	.present	= local_present,
 	.pool_create	= local_pool_create,
 	.pool_destroy	= local_pool_destroy,
+	.pool_reset	= local_pool_reset,
 	.pool_next	= local_pool_next,
 	.pool_cleanup	= local_pool_cleanup,
 	.attach		= local_attach,

@@ -111,6 +111,12 @@ const char *base_path(void);
 int dir_open(struct shmk *s, const char *name);
 /* Makes a pool and opens it; the pool lock is held. @name "": anonymous. -EEXIST */
 int dir_create(struct shmk *s, const char *name, const struct shmk_pool_opts *opts);
+/*
+ * Makes a pool, which takes the name of @old, who gets another one for as long as
+ * it is there. Both pool locks are held then. -EOPNOTSUPP: the file system cannot.
+ */
+int dir_replace(struct shmk *s, const char *name, struct local *old,
+		const struct shmk_pool_opts *opts);
 /* Takes the name away and all files with it; the pool lock is held. */
 int dir_remove(struct shmk *s);
 /* @forget: in a forked child, where nothing is mapped. */

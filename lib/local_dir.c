@@ -617,8 +617,24 @@ static int dir_publish(struct local *l, int base, const char *name)
 	return 0;
 }
 
-/* One try; -ENOENT: somebody took the unfinished directory for ruins. */
-static int create_at(struct shmk *s, int base, const char *name,
+/* Both have a name at every moment, each the other's then. */
+static int dir_exchange(struct local *l, int base, struct local *old)
+{
+	char dir_name[sizeof(l->dir_name)];
+
+	if (renameat2(base, l->dir_name, base, old->dir_name, RENAME_EXCHANGE))
+		return errno == EINVAL ? -EOPNOTSUPP : -errno;
+	memcpy(dir_name, l->dir_name, sizeof(dir_name));
+	memcpy(l->dir_name, old->dir_name, sizeof(dir_name));
+	memcpy(old->dir_name, dir_name, sizeof(dir_name));
+	return 0;
+}
+
+/*
+ * One try; -ENOENT: somebody took the unfinished directory for ruins. @old: whose
+ * place it takes.
+ */
+static int create_at(struct shmk *s, int base, const char *name, struct local *old,
 		     const struct shmk_status *st, const struct shmk_pool_opts *opts)
 {
 	struct local *l = local_new(s);
@@ -636,7 +652,7 @@ static int create_at(struct shmk *s, int base, const char *name,
 	if (!ret)
 		ret = dir_map(s, l);
 	if (!ret)
-		ret = dir_publish(l, base, name);
+		ret = old ? dir_exchange(l, base, old) : dir_publish(l, base, name);
 	if (!ret)
 		return 0;
 	lock_file_unlock(l->lock);
@@ -647,7 +663,8 @@ close:
 	return ret;
 }
 
-int dir_create(struct shmk *s, const char *name, const struct shmk_pool_opts *opts)
+static int dir_create_for(struct shmk *s, const char *name, struct local *old,
+			  const struct shmk_pool_opts *opts)
 {
 	struct shmk_status st;
 	int base, ret;
@@ -659,12 +676,23 @@ int dir_create(struct shmk *s, const char *name, const struct shmk_pool_opts *op
 	if (base < 0)
 		return base;
 	for (int i = 0; i < MAKE_TRIES; i++) {
-		ret = create_at(s, base, name, &st, opts);
+		ret = create_at(s, base, name, old, &st, opts);
 		if (ret != -ENOENT)
 			break;
 	}
 	close(base);
 	return ret;
+}
+
+int dir_create(struct shmk *s, const char *name, const struct shmk_pool_opts *opts)
+{
+	return dir_create_for(s, name, NULL, opts);
+}
+
+int dir_replace(struct shmk *s, const char *name, struct local *old,
+		const struct shmk_pool_opts *opts)
+{
+	return dir_create_for(s, name, old, opts);
 }
 
 /* --------------------------------------------------------------- walking -- */

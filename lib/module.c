@@ -192,6 +192,16 @@ static int module_pool_destroy(const char *name)
 	return device_call(SHMK_IOC_POOL_DESTROY, &arg);
 }
 
+static int module_pool_reset(const char *name, bool force)
+{
+	struct shmk_pool_reset arg = {
+		.size = sizeof(arg), .flags = force ? SHMK_RESET_F_FORCE : 0,
+	};
+
+	strcpy(arg.name, name);
+	return device_call(SHMK_IOC_POOL_RESET, &arg);
+}
+
 /* The kernel has removed all that could be; one that exists is in use or persistent. */
 static int module_pool_cleanup(const char *name)
 {
@@ -549,6 +559,7 @@ const struct shmk_backend shmk_module_backend = {
 	.present	= module_present,
 	.pool_create	= module_pool_create,
 	.pool_destroy	= module_pool_destroy,
+	.pool_reset	= module_pool_reset,
 	.pool_next	= module_pool_next,
 	.pool_cleanup	= module_pool_cleanup,
 	.attach		= module_attach,

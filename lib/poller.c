@@ -447,6 +447,8 @@ int shmk_poller_wait(struct shmk_poller *p, struct shmk_ready *ready, unsigned i
 		if (!ret && !f.nr)
 			ret = poller_sleep(p, &f, deadline);
 	}
+	if (pool_is_reset(p->shmk))
+		return -ESHUTDOWN;
 	return f.nr ? (int)f.nr : ret;
 }
 

@@ -111,6 +111,18 @@ int shmk_pool_destroy(const char *uri)
 	return ret ? ret : backend->pool_destroy(name);
 }
 
+int shmk_pool_reset(const char *uri, unsigned int flags)
+{
+	ERRNO_KEPT;
+	const struct shmk_backend *backend;
+	const char *name;
+	int ret = uri_parse_named(uri, &backend, &name);
+
+	if (!ret && flags & ~SHMK_RESET_FORCE)
+		ret = -EINVAL;
+	return ret ? ret : backend->pool_reset(name, flags & SHMK_RESET_FORCE);
+}
+
 int shmk_pool_cleanup(const char *uri)
 {
 	ERRNO_KEPT;

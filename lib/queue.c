@@ -127,6 +127,8 @@ static inline int side_enter(struct shmk_queue *q, uint32_t side)
 
 	if (unlikely(q->shmk->rdonly))
 		return -EROFS;
+	if (pool_is_reset(q->shmk))
+		return -ESHUTDOWN;
 	if ((q->flags & single) && unlikely(!q->have_role[side]))
 		return role_take(q, side);
 	return 0;
@@ -1218,7 +1220,7 @@ static bool queue_found(struct shmk *s, void *arg)
 {
 	struct queue_find *f = arg;
 
-	f->ret = queue_get(s, f);
+	f->ret = pool_is_reset(s) ? -ESHUTDOWN : queue_get(s, f);
 	return f->ret != -ENOENT;
 }
 

@@ -365,7 +365,7 @@ static int writer_try(struct shmk_topic *t)
 {
 	__u64 *at = &t->q.rv.ring->role_send, role = READ_ONCE(*at);
 	struct shmk *s = t->shmk;
-	int ret = writer_alloc(t);
+	int ret = pool_is_reset(s) ? -ESHUTDOWN : writer_alloc(t);
 
 	if (ret || t->writes)
 		return ret;
@@ -492,6 +492,8 @@ static int publish_locked(struct shmk_topic *t, struct shmk_loan *loan, size_t l
 
 	if (ret)
 		return ret;
+	if (pool_is_reset(t->shmk))
+		return -ESHUTDOWN;
 	if (!room(t, (t->seq - 1) & t->mask))
 		return -EAGAIN;
 	publish(t, loan->element, len);
@@ -644,6 +646,8 @@ static int next_p(struct shmk_sub *sub, __u64 *p)
 	struct shmk_topic *t = sub->topic;
 	int tries;
 
+	if (pool_is_reset(t->shmk))
+		return -ESHUTDOWN;
 	for (tries = 0; tries < TRIES; tries++) {
 		uint32_t lap = shmk_lap(&t->q.rv, sub->pos);
 
@@ -662,6 +666,8 @@ static int last_p(const struct shmk_topic *t, uint64_t *pos, __u64 *p)
 {
 	int tries;
 
+	if (pool_is_reset(t->shmk))
+		return -ESHUTDOWN;
 	for (tries = 0; tries < TRIES; tries++) {
 		*pos = (tail_find(t) - 1) & t->mask;
 		*p = smp_load_acquire(&slot_at(t, *pos)->p);		/* R1; T1 */

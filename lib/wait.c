@@ -403,6 +403,8 @@ int wait_over(struct shmk *s, int64_t now, int64_t deadline)
 {
 	if (interrupted(s))
 		return -EINTR;
+	if (pool_is_reset(s))
+		return -ESHUTDOWN;
 	return now >= deadline ? -ETIMEDOUT : 0;
 }
 
@@ -591,6 +593,8 @@ int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *a
 	int ret;
 	void *stream;
 
+	if (pool_is_reset(s))
+		return -ESHUTDOWN;
 	if (ready(s, arg))
 		return 0;
 	if (deadline == SHMK_TRY)

@@ -82,6 +82,7 @@ TEST(sizes_are_those_of_version_1)
 	EXPECT_EQ(128, sizeof(struct shmk_pool_create));
 	EXPECT_EQ(72, sizeof(struct shmk_pool_open));
 	EXPECT_EQ(72, sizeof(struct shmk_pool_destroy));
+	EXPECT_EQ(72, sizeof(struct shmk_pool_reset));
 	EXPECT_EQ(216, sizeof(struct shmk_pool_info));
 	EXPECT_EQ(24, sizeof(struct shmk_attach));
 	EXPECT_EQ(120, sizeof(struct shmk_queue_create));
@@ -131,6 +132,7 @@ static const struct command {
 	{ "POOL_CREATE",  SHMK_IOC_POOL_CREATE,	 DEV,	    128, -EEXIST, true },
 	{ "POOL_OPEN",	  SHMK_IOC_POOL_OPEN,	 DEV,	     72, 1, true },
 	{ "POOL_DESTROY", SHMK_IOC_POOL_DESTROY, DEV,	     72, -EBUSY, true },
+	{ "POOL_RESET",	  SHMK_IOC_POOL_RESET,	 DEV,	     72, -EBUSY, true },
 	{ "POOL_NEXT",	  SHMK_IOC_POOL_NEXT,	 DEV,	    216, 0, false },
 	{ "POOL_INFO",	  SHMK_IOC_POOL_INFO,	 POOL | ATT, 216, 0, false },
 	{ "PEER_INFO",	  SHMK_IOC_PEER_INFO,	 POOL | ATT, 56, 0, false },
@@ -162,6 +164,7 @@ static void fill(const struct command *c, void *at, uint32_t size)
 		break;
 	case SHMK_IOC_POOL_OPEN:
 	case SHMK_IOC_POOL_DESTROY:
+	case SHMK_IOC_POOL_RESET:
 		strcpy(((struct shmk_pool_open *)at)->name, NAME);
 		break;
 	case SHMK_IOC_QUEUE_CREATE:
@@ -528,6 +531,7 @@ TEST_F(abi, names_are_of_letters_digits_dot_dash_underscore)
 		EXPECT_EQ(-EINVAL, create(self, a)) TH_LOG("%s", bad[i]);
 		EXPECT_EQ(-EINVAL, raw_pool_open(self->dev, bad[i], 0));
 		EXPECT_EQ(-EINVAL, raw_pool_destroy(self->dev, bad[i]));
+		EXPECT_EQ(-EINVAL, raw_pool_reset(self->dev, bad[i], SHMK_RESET_F_FORCE));
 		EXPECT_EQ(-EINVAL, raw_queue_create(self->att, bad[i], 4, NULL, NULL));
 		EXPECT_EQ(-EINVAL, raw_queue_open(self->att, bad[i], NULL, NULL));
 	}

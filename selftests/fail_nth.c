@@ -304,6 +304,16 @@ static int destroy(void)
 	return raw_pool_destroy(device, NAME);
 }
 
+static int reset(void)
+{
+	return raw_pool_reset(device, NAME, 0);
+}
+
+static void reset_undo(void)
+{
+	raw_pool_destroy(device, NAME);
+}
+
 static const struct command {
 	const char	*name;
 	enum { DEVICE, POOL, MEMBER } needs;	/* MEMBER: with queue "q" open */
@@ -316,6 +326,7 @@ static const struct command {
 	{ "pool_create", DEVICE, create_4k, NULL, NULL },
 	{ "pool_create_2m", DEVICE, create_2m, NULL, NULL },
 	{ "pool_destroy", DEVICE, destroy, persist, NULL },
+	{ "pool_reset", DEVICE, reset, persist, reset_undo },
 	{ "pool_open", POOL, open_pool, NULL, NULL },
 	{ "pool_next", POOL, next_pool, NULL, NULL },
 	{ "pool_info", POOL, info_pool, NULL, NULL },

@@ -3,6 +3,8 @@
  * interrupt_test.c - shmk_interrupt() ends every call that blocks, and after
  * shmk_resume() the same call blocks and succeeds as if nothing had been.
  *
+ * And shmk_pool_reset() ends it once and for all.
+ *
  * One row per call. That none is missing is a test too: each function of shmk.h
  * that takes a deadline must have a row.
  */
@@ -509,6 +511,56 @@ static bool row_works(const struct row *row)
 	return ret >= 0;
 }
 
+static void reset(struct place *at)
+{
+	(void)at;
+	CHECK(shmk_pool_reset(pool_uri, 0) == -EBUSY);
+	CHECK(!shmk_pool_reset(pool_uri, SHMK_RESET_FORCE));
+}
+
+/* Not even what would not have to wait; of the two who were there both know. */
+static bool nothing_begins(struct place *at)
+{
+	struct shmk_queue *q = at->full;
+	struct shmk_msg msg;
+	int64_t ret[] = {
+		shmk_alloc(at->s, 1, 0, &msg),
+		shmk_recv(at->drain, &msg, SHMK_TRY),
+		shmk_send_copy(at->fill, "x", 1, SHMK_TRY),
+		shmk_send_batch(at->full, &msg, 1, SHMK_TRY),
+		shmk_queue_open(at->other, "full", NULL, SHMK_TRY, &q),
+		shmk_topic_writer(at->theirs, SHMK_TRY),
+		shmk_topic_take_last(at->reader, &(struct shmk_held) { 0 }),
+		shmk_topic_publish_copy(at->others, "x", 1, SHMK_TRY),
+		shmk_wait_peers(at->other, 1, SHMK_TRY),
+	};
+	bool all = true;
+
+	for (size_t i = 0; i < sizeof(ret) / sizeof(ret[0]); i++) {
+		if (ret[i] == -ESHUTDOWN)
+			continue;
+		ksft_print_msg("call %zu: %s\n", i, strerror((int)-ret[i]));
+		all = false;
+	}
+	return all;
+}
+
+static bool row_ends(const struct row *row)
+{
+	struct place at;
+	int64_t ret;
+	bool over;
+
+	place_make(&at);
+	ret = call_blocked(row, &at, reset);
+	if (ret != -ESHUTDOWN)
+		ksft_print_msg("%s: %s\n", row->name, strerror((int)-ret));
+	over = nothing_begins(&at);
+	place_drop(&at);
+	shmk_pool_cleanup(pool_uri);	/* nobody came after */
+	return ret == -ESHUTDOWN && over;
+}
+
 static bool has_row(const char *name, size_t len)
 {
 	for (size_t i = 0; i < NR_ROWS; i++)
@@ -547,11 +599,14 @@ static bool all_have_rows(void)
 int main(void)
 {
 	ksft_print_header();
-	ksft_set_plan(NR_ROWS + 1);
+	ksft_set_plan(2 * NR_ROWS + 1);
 	pool_name();
 	ksft_test_result(all_have_rows(), "each call with a deadline is tried\n");
 	for (size_t i = 0; i < NR_ROWS; i++)
 		ksft_test_result(row_works(&rows[i]), "%s is interrupted and resumed\n",
+				 rows[i].name);
+	for (size_t i = 0; i < NR_ROWS; i++)
+		ksft_test_result(row_ends(&rows[i]), "%s ends when the pool is reset\n",
 				 rows[i].name);
 	ksft_finished();
 }

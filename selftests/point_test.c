@@ -177,6 +177,7 @@ static void tour_raw(void)
 	close(att);
 	att = MUST(raw_attach(pool, 0, 16, NULL));
 	close(att);
+	may("reset", TRY(raw_pool_reset(dev, tour_pool, 0)));
 	may("destroy", TRY(raw_pool_destroy(dev, tour_pool)));
 	close(events);
 	close(pool);

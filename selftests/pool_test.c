@@ -209,6 +209,149 @@ TEST_F(pool, a_persistent_pool_stays_until_it_is_destroyed)
 	EXPECT_EQ(-ENOENT, shmk_attach(self->uri, NULL, &s));
 }
 
+/* What is seen of a pool by its name. */
+static int stat_of(const char *uri, struct shmk_pool_stat *stat)
+{
+	struct shmk *s;
+	int ret = shmk_attach(uri, NULL, &s);
+
+	if (ret)
+		return ret;
+	ret = shmk_pool_stat(s, stat);
+	shmk_detach(s);
+	return ret;
+}
+
+TEST_F(pool, a_reset_leaves_nothing_but_name_and_shape)
+{
+	struct shmk_queue_opts queue = { .flags = SHMK_QUEUE_CREATE, .capacity = 8 };
+	struct shmk_pool_stat before, after;
+	struct shmk_queue *q;
+	struct shmk *s;
+
+	EXPECT_EQ(-ENOENT, shmk_pool_reset(self->uri, 0));
+	EXPECT_EQ(-EINVAL, shmk_pool_reset(self->uri, 2));
+	EXPECT_EQ(-EINVAL, shmk_pool_reset("local:", 0));
+	self->opts.flags = SHMK_POOL_PERSIST;
+	self->opts.mode = 0640;
+	self->opts.nr_peers = 7;
+	self->opts.unit_bytes = 512;
+	ASSERT_EQ(0, shmk_pool_create(self->uri, &self->opts));
+	ASSERT_EQ(0, shmk_attach(self->uri, NULL, &s));
+	ASSERT_EQ(0, shmk_queue_open(s, "q", &queue, SHMK_TRY, &q));
+	ASSERT_EQ(0, shmk_send_copy(q, self->uri, 4, SHMK_TRY));
+	EXPECT_EQ(-EBUSY, shmk_pool_reset(self->uri, 0));
+	EXPECT_EQ(0, shmk_send_copy(q, self->uri, 4, SHMK_TRY));
+	shmk_detach(s);
+	ASSERT_EQ(0, stat_of(self->uri, &before));
+	EXPECT_EQ(1, before.queues_now);
+
+	ASSERT_EQ(0, shmk_pool_reset(self->uri, 0));
+	ASSERT_EQ(0, stat_of(self->uri, &after));
+	EXPECT_EQ(0, after.queues_now);
+	EXPECT_EQ(0, after.bytes_used);
+	EXPECT_EQ(1, after.attaches);
+	EXPECT_EQ(0, after.deaths);
+	EXPECT_EQ(before.flags, after.flags);
+	EXPECT_EQ(before.bytes, after.bytes);
+	EXPECT_EQ(before.unit_bytes, after.unit_bytes);
+	EXPECT_EQ(before.mode, after.mode);
+	EXPECT_EQ(before.uid, after.uid);
+	EXPECT_EQ(before.gid, after.gid);
+	EXPECT_EQ(before.nr_peers, after.nr_peers);
+	EXPECT_EQ(before.nr_queues, after.nr_queues);
+	EXPECT_STREQ(before.name, after.name);
+	EXPECT_EQ(0, shmk_pool_destroy(self->uri));
+}
+
+/* Tells the first four bytes of what it holds, and how its calls end. */
+static void member(struct child_end *end, void *arg)
+{
+	struct shmk_queue_opts queue = { .flags = SHMK_QUEUE_CREATE, .capacity = 8 };
+	struct shmk_queue *q;
+	struct shmk_msg msg, more;
+	struct shmk *s;
+
+	if (shmk_attach(arg, NULL, &s) || shmk_alloc(s, 5000, 0, &msg) ||
+	    shmk_queue_open(s, "q", &queue, SHMK_TRY, &q))
+		_exit(1);
+	memset(msg.data, 'x', 5000);
+	tell(end, 0);
+	tell(end, shmk_recv(q, &more, SHMK_FOREVER));
+	for (int i = 0; i < 5000; i++)
+		if (((char *)msg.data)[i] != 'x')
+			_exit(2);
+	memset(msg.data, 'y', 5000);
+	tell(end, shmk_send(q, &msg, SHMK_TRY));
+	shmk_free(&msg);
+	tell(end, shmk_alloc(s, 1, 0, &msg));
+	hear(end->from);
+	shmk_detach(s);
+	tell(end, shmk_attach(arg, NULL, &s));
+	hear(end->from);
+	shmk_detach(s);
+}
+
+TEST_F(pool, a_forced_reset_wakes_all_and_takes_nothing_from_under_them)
+{
+	struct shmk_pool_stat stat;
+	struct child c[2];
+	struct shmk *s;
+
+	self->opts.flags = SHMK_POOL_PERSIST;
+	ASSERT_EQ(0, shmk_pool_create(self->uri, &self->opts));
+	for (int i = 0; i < 2; i++) {
+		child_start(&c[i], member, self->uri);
+		ASSERT_EQ(0, child_hear(&c[i]));
+	}
+	ASSERT_EQ(0, shmk_pool_reset(self->uri, SHMK_RESET_FORCE));
+	for (int i = 0; i < 2; i++)
+		for (int call = 0; call < 3; call++)
+			EXPECT_EQ(-ESHUTDOWN, child_hear(&c[i]));
+	/* They are there still, elsewhere. */
+	ASSERT_EQ(0, stat_of(self->uri, &stat));
+	EXPECT_EQ(1, stat.peers_now);
+	EXPECT_EQ(0, stat.queues_now);
+	EXPECT_EQ(0, shmk_pool_reset(self->uri, 0));
+	for (int i = 0; i < 2; i++) {
+		child_tell(&c[i], 0);
+		EXPECT_EQ(0, child_hear(&c[i]));
+	}
+	ASSERT_EQ(0, stat_of(self->uri, &stat));
+	EXPECT_EQ(3, stat.peers_now);
+	EXPECT_EQ(-EBUSY, shmk_pool_destroy(self->uri));
+	for (int i = 0; i < 2; i++) {
+		child_tell(&c[i], 0);
+		EXPECT_EQ(0, child_wait(&c[i]));
+	}
+	ASSERT_EQ(0, shmk_attach(self->uri, NULL, &s));
+	shmk_detach(s);
+	EXPECT_EQ(0, shmk_pool_destroy(self->uri));
+}
+
+/* Without persistence: as long as somebody is in an old one, there is a new one. */
+TEST_F(pool, a_reset_pool_that_is_not_persistent_waits_for_its_peers)
+{
+	struct shmk *old, *older, *s;
+	struct shmk_event event;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &older));
+	ASSERT_EQ(0, shmk_pool_reset(self->uri, SHMK_RESET_FORCE));
+	ASSERT_EQ(0, event_wait_type(older, &event, SHMK_EV_RESET));
+	ASSERT_EQ(0, shmk_attach(self->uri, NULL, &old));
+	ASSERT_EQ(0, shmk_pool_reset(self->uri, SHMK_RESET_FORCE));
+	ASSERT_EQ(0, shmk_pool_reset(self->uri, SHMK_RESET_FORCE));
+	shmk_detach(old);
+	ASSERT_EQ(0, shmk_attach(self->uri, NULL, &s));
+	EXPECT_EQ(-EAGAIN, shmk_event_next(s, &event));
+	shmk_detach(older);
+	EXPECT_EQ(-EBUSY, shmk_pool_reset(self->uri, 0));
+	EXPECT_EQ(-EAGAIN, shmk_event_next(s, &event));
+	shmk_detach(s);
+	EXPECT_EQ(-ENOENT, shmk_attach(self->uri, NULL, &s));
+	EXPECT_EQ(-ENOENT, shmk_pool_reset(self->uri, SHMK_RESET_FORCE));
+}
+
 TEST_F(pool, a_pool_goes_with_its_last_peer)
 {
 	struct shmk *a, *b;

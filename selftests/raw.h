@@ -72,6 +72,14 @@ static inline int raw_pool_destroy(int dev, const char *name)
 	return raw(dev, SHMK_IOC_POOL_DESTROY, &a);
 }
 
+static inline int raw_pool_reset(int dev, const char *name, uint32_t flags)
+{
+	struct shmk_pool_reset a = { .size = sizeof(a), .flags = flags };
+
+	snprintf(a.name, sizeof(a.name), "%s", name);
+	return raw(dev, SHMK_IOC_POOL_RESET, &a);
+}
+
 static inline int raw_pool_info(int fd, struct shmk_pool_info *info)
 {
 	memset(info, 0, sizeof(*info));

@@ -136,7 +136,7 @@ static int watch(struct shmk *s, const struct target *t, struct watch *w)
 
 static bool add_type(struct watch *w, const char *name)
 {
-	for (uint32_t type = 1; type <= SHMK_EV_LOST; type++)
+	for (uint32_t type = 1; type <= SHMK_EV_RESET; type++)
 		if (!strcmp(event_name(type), name)) {
 			w->types = (w->types == ALL_TYPES ? 0 : w->types) | 1U << type;
 			return true;

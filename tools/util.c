@@ -276,6 +276,7 @@ const char *event_name(uint32_t type)
 	case SHMK_EV_QUEUE_REMOVED:	return "queue-removed";
 	case SHMK_EV_DESTROYED:		return "destroyed";
 	case SHMK_EV_LOST:		return "events-lost";
+	case SHMK_EV_RESET:		return "reset";
 	default:			return "unknown";
 	}
 }

@@ -20,7 +20,7 @@
  * nothing to receive or no room and the deadline was SHMK_TRY, -ETIMEDOUT the
  * deadline passed, -EINTR shmk_interrupt(), -ENOMEM the pool has no block of
  * that size, -ENOBUFS this peer's ledger is full, -EROFS a read-only member
- * tried to write, -EUCLEAN shared memory holds what no correct peer writes.
+ * tried to write, -ESHUTDOWN the pool was reset (shmk_pool_reset()), -EUCLEAN shared memory holds what no correct peer writes.
  * A call that fails changes nothing, if nothing else is said.
  *
  * Threads: all calls on an attachment and its queues may run in several
@@ -117,6 +117,23 @@ SHMK_API int shmk_pool_create(const char *uri, const struct shmk_pool_opts *opts
 
 /* shmk_pool_destroy() - take the name away; -EBUSY while a living peer is attached. */
 SHMK_API int shmk_pool_destroy(const char *uri);
+
+#define SHMK_RESET_FORCE	0x1	/* although peers are attached */
+
+/**
+ * shmk_pool_reset() - a pool of the same name, size, owner and mode, with nothing in it
+ *
+ * Nothing that was in it is left, and nobody who was: everybody blocked in the old one
+ * wakes with -ESHUTDOWN, and there all calls that would wait, allocate, send, receive,
+ * publish, take, open or subscribe fail so from then on. What a peer holds it can
+ * read and free until it detaches; then it may attach anew. No memory that is
+ * mapped goes away under anybody, so there must be memory for both.
+ *
+ * -EBUSY: living peers are attached, and no SHMK_RESET_FORCE; or somebody else is
+ * resetting it. -EPERM: neither owner nor root; or a limit. -ENOMEM, -ENOSPC. A
+ * reset that fails has changed nothing.
+ */
+SHMK_API int shmk_pool_reset(const char *uri, unsigned int flags);
 
 /**
  * struct shmk_pool_stat - a pool at some moment

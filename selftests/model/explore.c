@@ -1260,6 +1260,8 @@ static bool topic_writer_ready(struct shmk_queue *q, uint32_t side)
 
 /* ------------------------------------------------------------- the world -- */
 
+static const struct shmk_status status;	/* of a pool that nobody resets */
+
 static void peer_init(struct actor *a)
 {
 	struct shmk *s = &a->s;
@@ -1268,6 +1270,7 @@ static void peer_init(struct actor *a)
 	free(s->free_entries);
 	memset(s, 0, sizeof(*s));
 	s->backend = &backend;
+	s->status = &status;
 	s->self = a->peer;
 	s->gen = 1;
 	s->view = view;

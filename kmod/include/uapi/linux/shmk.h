@@ -29,6 +29,7 @@
  *   -ENOMEM   not enough memory; nothing was kept
  *   -ENOSPC   all ids, or all room for rings, are taken
  *   -ENXIO    this mm is not, or no longer, the peer of this attachment
+ *   -ESHUTDOWN  the pool was reset: nothing begins here any more
  *
  * Every argument struct begins with its size. A shorter one than the kernel's
  * is filled up with zeros, of a longer one the unknown tail must be zero. The
@@ -148,10 +149,37 @@ struct shmk_pool_destroy {
 	char  name[SHMK_NAME_LEN];
 };
 
+#define SHMK_RESET_F_FORCE	0x1	/* although peers are attached */
+
+/**
+ * struct shmk_pool_reset - SHMK_IOC_POOL_RESET, on the device
+ * @size: sizeof(struct shmk_pool_reset)
+ * @flags: SHMK_RESET_F_FORCE
+ * @name: of the pool
+ *
+ * The name goes to a new pool, with another id and nothing in it, that has the
+ * owner, mode, size and geometry of the old one; one that was not persistent stays as
+ * long as there are files of the old one. Whoever is in the old one, which has no name
+ * any more, wakes: SHMK_POOL_F_RESET stands in its status, its event is
+ * SHMK_EV_RESET, its queue side files say EPOLLERR | EPOLLHUP, and all commands on its
+ * files but INFO, PEER_INFO, EVENTS, QUEUE_CLOSE, TOPIC_UNSUBSCRIBE and DETACH are
+ * -ESHUTDOWN. Its memory stays as it is until its last file is closed.
+ *
+ * Only the owner, the creator or CAP_SYS_ADMIN. -EBUSY without FORCE when a peer is
+ * attached; and when the pool is being reset. There must be memory for both; it is
+ * charged to whose memory the old one is (-EPERM), and to the caller's memory
+ * cgroup. If it fails the old pool is what it was.
+ */
+struct shmk_pool_reset {
+	__u32 size;
+	__u32 flags;
+	char  name[SHMK_NAME_LEN];
+};
+
 /**
  * struct shmk_pool_info - SHMK_IOC_POOL_NEXT on the device, SHMK_IOC_POOL_INFO on a pool or attachment
  * @size: sizeof(struct shmk_pool_info); out: what the kernel filled
- * @flags: out: SHMK_POOL_F_*
+ * @flags: out: SHMK_POOL_F_*, SHMK_POOL_F_RESET
  * @id: in of POOL_NEXT: the first pool with a larger id is told, -ENOENT after
  *	the last; out: its id. Ids grow and are never used again.
  * @bytes: data region
@@ -422,6 +450,7 @@ enum shmk_event_type {
 	SHMK_EV_QUEUE_REMOVED	= 5,
 	SHMK_EV_DESTROYED	= 6,	/* the pool's name is gone */
 	SHMK_EV_LOST		= 7,	/* the reader was too slow: @code events are missing */
+	SHMK_EV_RESET		= 8,	/* the pool's name is another pool's */
 };
 
 enum shmk_reason {
@@ -484,6 +513,7 @@ struct shmk_event {
 #define SHMK_IOC_POOL_OPEN	_IO(SHMK_IOC, 0x02)
 #define SHMK_IOC_POOL_DESTROY	_IO(SHMK_IOC, 0x03)
 #define SHMK_IOC_POOL_NEXT	_IO(SHMK_IOC, 0x04)
+#define SHMK_IOC_POOL_RESET	_IO(SHMK_IOC, 0x05)
 /* on a pool; INFO, PEER_INFO and EVENTS also on an attachment */
 #define SHMK_IOC_POOL_INFO	_IO(SHMK_IOC, 0x10)
 #define SHMK_IOC_PEER_INFO	_IO(SHMK_IOC, 0x11)

@@ -163,10 +163,12 @@ struct shmk_element {
 #define SHMK_QUEUE_F_META	0x0010	/* struct shmk_slot_meta before the inline bytes */
 #define SHMK_QUEUE_F_ALL	0x001f
 
+#define SHMK_POOL_F_RESET	0x80000000U	/* over: the name is another pool's; see SHMK_IOC_POOL_RESET */
+
 struct shmk_status {
 	__u64	magic;		/* written last: nonzero means ready */
 	__u32	version;
-	__u32	flags;		/* SHMK_POOL_F_* */
+	__u32	flags;		/* SHMK_POOL_F_* of shmk.h, and SHMK_POOL_F_RESET */
 	__u64	data_bytes;	/* exactly what was asked for */
 	__u64	control_bytes;	/* rounded up to the page size */
 	__u64	status_bytes;
