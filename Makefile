@@ -163,7 +163,10 @@ include selftests/Makefile
 
 # One tree builds for several kernels: each has a directory of links to the
 # sources, because Kbuild puts objects beside them.
-kdirs := $(if $(KDIR),$(KDIR),$(wildcard $(SHMK_CACHE)/kernels/*/usr/src/linux-headers-*-amd64 \
+# With KERNEL=6.12 (in the cache) for that one only.
+one := $(KERNEL:%=$(SHMK_CACHE)/kernels/%)
+kdirs := $(or $(KDIR),$(wildcard $(one:%=%/usr/src/linux-headers-*-amd64) $(one:%=%/build)),\
+	$(wildcard $(SHMK_CACHE)/kernels/*/usr/src/linux-headers-*-amd64 \
 	$(SHMK_CACHE)/kernels/*/build /lib/modules/*/build /usr/src/linux-headers-*-amd64))
 release = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)".*/\1/p' $(1)/include/generated/utsrelease.h 2>/dev/null)
 module_src := $(shell find kmod -name '*.[ch]')
