@@ -27,6 +27,24 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flag
 }
 #endif
 
+/* Page table entries that name any part of a folio. */
+static inline int shmk_folio_mapcount(struct folio *folio)
+{
+#ifdef SHMK_HAVE_FOLIO_MAPCOUNT
+	return folio_mapcount(folio);
+#else
+	/* Not exported. A mapping of the whole is counted in each of the pages, too. */
+	int i, nr = folio_nr_pages(folio), whole, all = 0;
+
+	for (i = 0; i < nr; i++)
+		all += atomic_read(&folio_page(folio, i)->_mapcount) + 1;
+	if (!folio_test_large(folio))
+		return all;
+	whole = folio_entire_mapcount(folio);
+	return all - whole * (nr - 1);
+#endif
+}
+
 /* The command area of the sqe: user space may still be writing to it. */
 static inline const void *shmk_uring_cmd_area(const struct io_uring_cmd *cmd)
 {

@@ -337,6 +337,16 @@ static int run_unsubscribe(struct call *c)
 	return shmk_topic_unsubscribe(peer, a->id, a->row);
 }
 
+static int run_release(struct call *c)
+{
+	struct shmk_peer *peer = own_peer(c);
+
+	if (IS_ERR(peer))
+		return PTR_ERR(peer);
+	shmk_quarantine_look(peer->pool);
+	return 0;
+}
+
 static int run_bell(struct call *c)
 {
 	const struct shmk_bell *a = &c->arg.bell;
@@ -430,6 +440,8 @@ static const struct command commands[] = {
 		.abort = abort_subscribe },
 	[_IOC_NR(SHMK_IOC_TOPIC_UNSUBSCRIBE)] = {
 		ON_ATTACHMENT, ARG(unsubscribe), .run = run_unsubscribe },
+	[_IOC_NR(SHMK_IOC_RELEASE)] = {
+		ON_ATTACHMENT, .run = run_release },
 };
 
 static const struct command *find_command(unsigned int cmd, u8 on)

@@ -26,16 +26,18 @@
  * SIGBUS (map.c). So the mappings themselves may still be there, and usually
  * are, for seconds if the process was large.
  *
- * What is not covered: stores that go past page tables, into pages that were
- * pinned before (direct I/O in flight, registered buffers, RDMA, and, of a peer
- * that detaches, ptrace or process_vm_writev() in the middle of a page), and
- * devices in shared virtual addressing whose driver's own notifier has not run
- * yet. Blocks under such pins must be quarantined; that is not done here.
+ * Stores that go past page tables, into pages that were pinned before (direct I/O
+ * in flight, registered buffers, RDMA, and, of a peer that detaches, ptrace or
+ * process_vm_writev() in the middle of a page): blocks of such pages are not given
+ * out (quarantine.c), nor is an id whose ledger has some, see id_take(). What is not
+ * covered: devices in shared virtual addressing whose driver's own notifier has
+ * not run yet.
  *
  * shmk_peer_detach() has to make it true: see there. shmk_peer_close() has no
  * mapping left, because a mapping holds the file.
  */
 #include <linux/cred.h>
+#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/module.h>
@@ -64,6 +66,9 @@
  */
 #define INLINE_ENTRIES		16384
 #define INLINE_JIFFIES		2
+
+/* How often, a millisecond or more apart, attaching looks for an id that can be given out. */
+#define ID_TRIES		50
 
 static struct workqueue_struct *workqueue;
 
@@ -101,7 +106,8 @@ static u64 ledger_bytes(u32 nr_entries)
 			  (u64)nr_entries * sizeof(struct shmk_entry));
 }
 
-static int id_take(struct shmk_peer *peer)
+/* The first free id from @from on. */
+static int id_take_from(struct shmk_peer *peer, u32 from)
 {
 	struct shmk_pool *pool = peer->pool;
 	u32 end = pool->status->nr_peers + 1;
@@ -109,7 +115,7 @@ static int id_take(struct shmk_peer *peer)
 	u32 id;
 
 	spin_lock(&pool->lock);
-	id = find_first_zero_bit(pool->peer_ids, end);
+	id = find_next_zero_bit(pool->peer_ids, end, from);
 	if (shmk_pool_is_reset(pool)) {
 		err = -ESHUTDOWN;
 	} else if (id < end) {
@@ -127,6 +133,46 @@ static void id_free_locked(struct shmk_peer *peer)
 {
 	lockdep_assert_held(&peer->pool->lock);
 	__clear_bit(peer->id, peer->pool->peer_ids);
+}
+
+static void id_drop(struct shmk_peer *peer)
+{
+	spin_lock(&peer->pool->lock);
+	id_free_locked(peer);
+	spin_unlock(&peer->pool->lock);
+	peer->id = 0;
+}
+
+/*
+ * An id whose ledger a former peer has pinned is passed over: it could write, as
+ * if it were the new one, what the settler will believe of it. If there is
+ * no other, a passing reference is waited for (a former peer's mappings that are
+ * just going) for some time.
+ */
+static int id_take(struct shmk_peer *peer)
+{
+	struct shmk_region *ledgers = peer->pool->ledgers;
+	bool passed = false;
+	unsigned int tries;
+	int err;
+	u32 id;
+
+	for (tries = 0; tries < ID_TRIES; tries++) {
+		for (id = 0; !(err = id_take_from(peer, id + 1));) {
+			id = peer->id;
+			if (!shmk_region_pinned(&ledgers[id], 0, peer->ledger_bytes))
+				return 0;
+			id_drop(peer);
+			passed = true;
+			cond_resched();
+			if (fatal_signal_pending(current))
+				return -EINTR;
+		}
+		if (err != -ENOSPC || !passed)
+			break;
+		usleep_range(1000, 2000);
+	}
+	return err;
 }
 
 /*
@@ -162,11 +208,8 @@ static void peer_put(struct shmk_peer *peer)
 {
 	if (!refcount_dec_and_test(&peer->refs))
 		return;
-	if (peer->id && peer->stage == SHMK_PEER_STAGE_NEW) {
-		spin_lock(&peer->pool->lock);
-		id_free_locked(peer);
-		spin_unlock(&peer->pool->lock);
-	}
+	if (peer->id && peer->stage == SHMK_PEER_STAGE_NEW)
+		id_drop(peer);
 	if (peer->mm)
 		mmu_notifier_put(&peer->mm->notifier);
 	put_pid(peer->pid);
@@ -326,6 +369,20 @@ static void ledger_view_queue(const struct shmk_view *view, u32 id, struct shmk_
 	shmk_queue_view(view->owner, id, rv);
 }
 
+static bool ledger_view_pinned(const struct shmk_view *view, u32 block, u64 bytes)
+{
+	const struct shmk_peer *peer = view->owner;
+
+	return shmk_quarantine_pinned(peer->pool, block, bytes);
+}
+
+static void ledger_view_keep(const struct shmk_view *view, u32 block)
+{
+	const struct shmk_peer *peer = view->owner;
+
+	shmk_quarantine_keep(peer->pool, block);
+}
+
 static void ring_for(struct shmk_peer *peer, int bell)
 {
 	struct shmk_ring_view rv;
@@ -360,6 +417,10 @@ static bool settle_some(struct shmk_peer *peer, u32 budget, unsigned long deadli
 
 	view.queue = ledger_view_queue;
 	view.owner = peer;
+	if (shmk_quarantine_on(peer->pool)) {
+		view.pinned = ledger_view_pinned;
+		view.keep = ledger_view_keep;
+	}
 	while (peer->cursor < 3 * peer->high) {
 		if (peer->cursor == peer->high && !peer->settled.held_back) {
 			peer->cursor += peer->high;
@@ -448,6 +509,8 @@ static void settle_work(struct work_struct *work)
 	shmk_pass(SHMK_AT_WORK_BEGUN);
 	while (!settle_some(peer, INLINE_ENTRIES, jiffies + INLINE_JIFFIES))
 		cond_resched();
+	if (peer->settled.pinned)
+		shmk_quarantine_wait(peer->pool);
 	end_finish(peer);
 	peer_put(peer);
 }
@@ -459,7 +522,8 @@ static void settle(struct shmk_peer *peer, unsigned long deadline)
 	/* A read-only member can hold nothing: what it claims is another's. */
 	peer->high = peer->rdonly ? 0 :
 		     min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);
-	if (shmk_point(SHMK_AT_SETTLE_BEGUN) || !settle_some(peer, INLINE_ENTRIES, deadline)) {
+	if (shmk_point(SHMK_AT_SETTLE_BEGUN) || !settle_some(peer, INLINE_ENTRIES, deadline) ||
+	    peer->settled.pinned) {
 		queue_work(workqueue, &peer->work);
 		return;
 	}

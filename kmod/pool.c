@@ -347,7 +347,9 @@ static int alloc_tables(struct shmk_pool *pool, const struct shmk_status *s)
 	if (!pool->peer_ids || !pool->peers || !pool->ledgers)
 		return -ENOMEM;
 	__set_bit(0, pool->peer_ids);
-	return shmk_events_init(&pool->events) ?: shmk_queues_init(pool, s->nr_queues, s->nr_rows);
+	return shmk_events_init(&pool->events) ?:
+	       shmk_queues_init(pool, s->nr_queues, s->nr_rows) ?:
+	       shmk_quarantine_init(pool, s);
 }
 
 static int alloc_regions(struct shmk_pool *pool, const struct shmk_status *s)
@@ -400,6 +402,7 @@ static void take_apart(struct shmk_pool *pool)
 {
 	u32 i;
 
+	shmk_quarantine_exit(pool);
 	shmk_region_free(&pool->data);
 	shmk_region_free(&pool->control);
 	for (i = 0; pool->ledgers && pool->status && i <= pool->status->nr_peers; i++)
@@ -431,6 +434,7 @@ static struct shmk_pool *pool_alloc(const struct shmk_pool_create *args,
 	pool->page_shift = args->page_shift;
 	pool->node = args->node;
 	pool->mode = args->mode;
+	shmk_quarantine_prepare(pool);
 	shmk_sysfs_prepare(pool);
 	return pool;
 }
@@ -686,7 +690,8 @@ static struct shmk_pool_create args_of(const struct shmk_pool *pool, bool persis
 {
 	const struct shmk_status *s = pool->status;
 	struct shmk_pool_create args = {
-		.flags		= persistent ? SHMK_POOL_F_PERSIST : 0,
+		.flags		= (s->flags & SHMK_POOL_F_NO_QUARANTINE) |
+				  (persistent ? SHMK_POOL_F_PERSIST : 0),
 		.bytes		= s->data_bytes,
 		.page_shift	= s->page_shift,
 		.unit_shift	= s->unit_shift,
@@ -887,7 +892,7 @@ static void info_identity(struct shmk_pool *pool, struct shmk_pool_info *info)
 
 	mutex_lock(&pools_lock);
 	info->flags = pool->persistent ? SHMK_POOL_F_PERSIST : 0;
-	info->flags |= s->flags & SHMK_POOL_F_RESET;
+	info->flags |= s->flags & (SHMK_POOL_F_RESET | SHMK_POOL_F_NO_QUARANTINE);
 	if (pool->named)
 		memcpy(info->name, pool->name, sizeof(info->name));
 	mutex_unlock(&pools_lock);

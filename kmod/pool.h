@@ -6,6 +6,7 @@
  * memory touched, but for reader->lock:
  *   reader->lock        (event.h) one reader's place among the events
  *   mm->mmap_lock       taken by detaching; the kernel's, around fault and mmap
+ *   quarantine.lock     (quarantine.c) one look at a time
  *   pools_lock          (pool.c) the table of all pools
  *   shmk_mm.lock        (peer.c) the peers of one mm
  *   pool->lock          everything that changes in one pool
@@ -26,6 +27,7 @@
 #include <uapi/linux/shmk.h>
 
 #include "event.h"
+#include "quarantine.h"
 #include "region.h"
 #include "settle.h"
 
@@ -98,6 +100,7 @@ struct shmk_pool {
 	struct shmk_queue *queues;	/* by id; see queue.h */
 
 	struct shmk_events events;
+	struct shmk_quarantine quarantine;
 };
 
 /* Parameters of the module, see main.c. 0: no limit. */

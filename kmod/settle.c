@@ -194,14 +194,19 @@ static bool block_freed(const struct shmk_view *view, __u32 block, __u64 word,
 			struct shmk_settled *freed)
 {
 	__u64 room = shmk_block_room(view, block);
+	bool pinned = view->pinned && view->pinned(view, block, room);
 	bool done = cas(&view->blocks[block].word, word,
-			SHMK_BLOCK_WORD(SHMK_BLOCK_GEN(word) + 1, SHMK_BLOCK_FREE));
+			SHMK_BLOCK_WORD(SHMK_BLOCK_GEN(word) + 1,
+					pinned ? SHMK_BLOCK_PINNED : SHMK_BLOCK_FREE));
 
 	shmk_block_hint(view, block);
 	if (done) {
 		freed->blocks++;
 		freed->bytes += room;
+		freed->pinned += pinned;
 	}
+	if (done && pinned)
+		view->keep(view, block);
 	return done;
 }
 

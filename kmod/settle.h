@@ -41,7 +41,14 @@ struct shmk_view {
 	/* Fills @rv for queue @id; a gone queue leaves slots NULL. */
 	void			(*queue)(const struct shmk_view *view, __u32 id,
 					 struct shmk_ring_view *rv);
-	void			*owner;		/* of @queue */
+	/*
+	 * May @bytes of @block, which a dead peer held, still be written, though not
+	 * through any mapping? Then @keep is told once it is PINNED. NULL: who settles
+	 * cannot know.
+	 */
+	bool			(*pinned)(const struct shmk_view *view, __u32 block, __u64 bytes);
+	void			(*keep)(const struct shmk_view *view, __u32 block);
+	void			*owner;		/* of these three */
 };
 
 /* What came back. */
@@ -52,6 +59,7 @@ struct shmk_settled {
 	__u64	entries;	/* that were not NONE */
 	__u64	redelivered;	/* messages that others may take again */
 	__u64	held_back;	/* REDO entries that were left for the second pass */
+	__u64	pinned;		/* of @blocks: not free yet */
 };
 
 /* The queue whose both sides must be rung after an entry was settled. */
@@ -187,7 +195,7 @@ static inline __u64 shmk_block_handed(__u64 word)
 static inline bool shmk_block_inner(__u64 word)
 {
 	return SHMK_BLOCK_STATE(word) >= SHMK_BLOCK_INNER &&
-	       SHMK_BLOCK_STATE(word) <= SHMK_BLOCK_STATE_MAX;
+	       SHMK_BLOCK_STATE(word) <= SHMK_BLOCK_INNER_MAX;
 }
 
 /* Just a block with its payload: neither a reference nor an envelope. */

@@ -50,6 +50,7 @@ POOL_ATTR(reclaimed_blocks, "%llu", READ_ONCE(pool->status->reclaimed_blocks));
 POOL_ATTR(reclaimed_bytes, "%llu", READ_ONCE(pool->status->reclaimed_bytes));
 POOL_ATTR(lost_messages, "%llu", READ_ONCE(pool->status->lost_messages));
 POOL_ATTR(redelivered, "%llu", READ_ONCE(pool->status->redelivered));
+POOL_ATTR(quarantined, "%llu", READ_ONCE(pool->status->quarantined));
 
 static ssize_t blocks_used_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
@@ -90,6 +91,7 @@ static struct attribute *pool_attrs[] = {
 	&reclaimed_bytes_attr.attr,
 	&lost_messages_attr.attr,
 	&redelivered_attr.attr,
+	&quarantined_attr.attr,
 	NULL
 };
 ATTRIBUTE_GROUPS(pool);

@@ -101,6 +101,32 @@ TRACE_EVENT(shmk_settled,
 		  __entry->blocks, __entry->bytes, __entry->messages, __entry->took_ns)
 );
 
+DECLARE_EVENT_CLASS(shmk_block,
+	TP_PROTO(const struct shmk_pool *pool, u32 block),
+	TP_ARGS(pool, block),
+	TP_STRUCT__entry(
+		__field(u64, pool)
+		__field(u32, block)
+	),
+	TP_fast_assign(
+		__entry->pool = pool->id;
+		__entry->block = block;
+	),
+	TP_printk("pool=%llu block=%u", __entry->pool, __entry->block)
+);
+
+/* A dead peer's block has pages that are pinned: nobody gets it. */
+DEFINE_EVENT(shmk_block, shmk_pinned,
+	TP_PROTO(const struct shmk_pool *pool, u32 block),
+	TP_ARGS(pool, block)
+);
+
+/* They are not any more. */
+DEFINE_EVENT(shmk_block, shmk_unpinned,
+	TP_PROTO(const struct shmk_pool *pool, u32 block),
+	TP_ARGS(pool, block)
+);
+
 DECLARE_EVENT_CLASS(shmk_side,
 	TP_PROTO(const struct shmk_pool *pool, u32 queue, u32 side),
 	TP_ARGS(pool, queue, side),

@@ -1621,7 +1621,8 @@ static int opts_of(const struct local *l, struct shmk_pool_opts *opts)
 	*opts = (struct shmk_pool_opts) {
 		.bytes = st->data_bytes,
 		.unit_bytes = 1U << st->unit_shift,
-		.flags = st->flags & SHMK_POOL_F_PERSIST ? SHMK_POOL_PERSIST : 0,
+		.flags = (st->flags & SHMK_POOL_F_PERSIST ? SHMK_POOL_PERSIST : 0) |
+			 (st->flags & SHMK_POOL_F_NO_QUARANTINE ? SHMK_POOL_NO_QUARANTINE : 0),
 		.mode = file.st_mode & 0666,
 		.set_owner = true,
 		.uid = file.st_uid,

@@ -427,15 +427,17 @@ static int status_plan(struct shmk_status *st, const char *name,
 {
 	int ret;
 
-	if (opts->flags & ~SHMK_POOL_PERSIST || opts->mode & ~0666 ||
-	    (opts->flags && !*name) || opts->rings_bytes > 1ULL << 40 ||
+	/* Without a quarantine it is anyhow. */
+	if (opts->flags & ~(SHMK_POOL_PERSIST | SHMK_POOL_NO_QUARANTINE) || opts->mode & ~0666 ||
+	    (opts->flags & SHMK_POOL_PERSIST && !*name) || opts->rings_bytes > 1ULL << 40 ||
 	    opts->nr_peers > SHMK_PEERS_MAX || opts->nr_queues > SHMK_QUEUES_MAX)
 		return -EINVAL;
 	if (opts->page_bytes && opts->page_bytes != 4096 && opts->page_bytes != HUGE_BYTES)
 		return -EINVAL;
 	*st = (struct shmk_status) {
 		.version = SHMK_LAYOUT_VERSION,
-		.flags = opts->flags & SHMK_POOL_PERSIST ? SHMK_POOL_F_PERSIST : 0,
+		.flags = (opts->flags & SHMK_POOL_PERSIST ? SHMK_POOL_F_PERSIST : 0) |
+			 (opts->flags & SHMK_POOL_NO_QUARANTINE ? SHMK_POOL_F_NO_QUARANTINE : 0),
 		.page_shift = 12,
 		.nr_peers = opts->nr_peers ? opts->nr_peers : 1024,
 		.nr_queues = opts->nr_queues ? opts->nr_queues : 1024,

@@ -99,13 +99,16 @@ static int pool_make(int device, const char *name, const struct shmk_pool_opts *
 		.rings_bytes = opts->rings_bytes,
 	};
 
-	if (opts->flags & ~SHMK_POOL_PERSIST)
+	if (opts->flags & ~(SHMK_POOL_PERSIST | SHMK_POOL_NO_QUARANTINE))
 		return -EINVAL;
 	if (opts->page_bytes && opts->page_bytes != 4096 && opts->page_bytes != 2U << 20)
 		return -EINVAL;
 	if (opts->unit_bytes & (opts->unit_bytes - 1))
 		return -EINVAL;
-	arg.flags = opts->flags & SHMK_POOL_PERSIST ? SHMK_POOL_F_PERSIST : 0;
+	if (opts->flags & SHMK_POOL_PERSIST)
+		arg.flags |= SHMK_POOL_F_PERSIST;
+	if (opts->flags & SHMK_POOL_NO_QUARANTINE)
+		arg.flags |= SHMK_POOL_F_NO_QUARANTINE;
 	arg.page_shift = opts->page_bytes == 2U << 20 ? 21 : 12;
 	arg.unit_shift = opts->unit_bytes ? __builtin_ctz(opts->unit_bytes) : 0;
 	strcpy(arg.name, name);
@@ -465,10 +468,15 @@ static int module_bell(struct shmk *s, const struct shmk_bell_one *bells, unsign
 	return ret;
 }
 
+/* The dead are the kernel's business, and so is when what a device had of them is free. */
 static int module_reap(struct shmk *s)
 {
-	(void)s;
-	return 0;
+	__u64 before = READ_ONCE(s->status->quarantined);
+
+	if (!before)
+		return 0;
+	call(module_of(s)->attachment, SHMK_IOC_RELEASE, NULL);
+	return READ_ONCE(s->status->quarantined) < before;
 }
 
 /* ---------------------------------------------------------------- events -- */

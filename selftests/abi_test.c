@@ -146,6 +146,7 @@ static const struct command {
 	{ "BELL",	  SHMK_IOC_BELL,	 ATT,	     16, 0, false },
 	{ "SUBSCRIBE",	  SHMK_IOC_TOPIC_SUBSCRIBE, ATT,     40, -ENOENT, true },
 	{ "UNSUBSCRIBE",  SHMK_IOC_TOPIC_UNSUBSCRIBE, ATT,   16, -ENOENT, true },
+	{ "RELEASE",	  SHMK_IOC_RELEASE,	 ATT,	     0, 0, false },
 	{ "DETACH",	  SHMK_IOC_DETACH,	 ATT,	     0, 0, false },
 };
 
@@ -475,7 +476,7 @@ static int create(const FIXTURE_DATA(abi) *self, struct shmk_pool_create a)
 
 TEST_F(abi, pool_create_checks_every_value)
 {
-	EXPECT_EQ(-EINVAL, CREATE(flags, 2));
+	EXPECT_EQ(-EINVAL, CREATE(flags, 4));
 	EXPECT_EQ(-EINVAL, CREATE(reserved, 1));
 	EXPECT_EQ(-EINVAL, CREATE(bytes, 0));
 	EXPECT_EQ(-EINVAL, CREATE(bytes, 4096));
@@ -506,6 +507,7 @@ TEST_F(abi, pool_create_checks_every_value)
 	EXPECT_EQ(-EINVAL, CREATE(rings_bytes, ~0ULL));
 	EXPECT_EQ(-EINVAL, CREATE(rings_bytes, 1ULL << 44));
 	EXPECT_EQ(0, CREATE(rings_bytes, 1));
+	EXPECT_EQ(0, CREATE(flags, SHMK_POOL_F_NO_QUARANTINE));
 	/* Persistent, and nobody could ever find it. */
 	EXPECT_EQ(-EINVAL, CREATE(flags, SHMK_POOL_F_PERSIST));
 }

@@ -162,6 +162,60 @@ TEST_F(settle, held_and_freed_but_not_hinted_gets_its_hint)
 	EXPECT_NE(self->spans[1].freed, 0);
 }
 
+/* ---- pinned ---- */
+
+static uint64_t pinned_bytes;
+static uint32_t kept;
+
+static bool pinned(const struct shmk_view *view, __u32 block, __u64 bytes)
+{
+	(void)view;
+	pinned_bytes = bytes;
+	return block == BLOCK;
+}
+
+static void keep(const struct shmk_view *view, __u32 block)
+{
+	(void)view;
+	kept = block;
+}
+
+TEST_F(settle, pinned_block_is_kept_and_free_to_nobody)
+{
+	self->view.pinned = pinned;
+	self->view.keep = keep;
+	WORD = USED(GEN);
+	ENTRY(SHMK_OP_HELD, BLOCK, GEN, 0);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, SHMK_BLOCK_WORD(GEN + 1, SHMK_BLOCK_PINNED));
+	EXPECT_EQ(512, pinned_bytes);
+	EXPECT_EQ(BLOCK, kept);
+	EXPECT_EQ(1, self->settled.pinned);
+	EXPECT_SETTLED(1U, 0U);
+	/* Its span is not empty, so nobody gets it whole either. */
+	EXPECT_FALSE(shmk_span_unlock(&self->view, 1, self->spans[1].word, 1));
+	EXPECT_EQ(WORD, SHMK_BLOCK_WORD(GEN + 1, SHMK_BLOCK_PINNED));
+	/* Twice is as good as once. */
+	kept = 0;
+	ENTRY(SHMK_OP_HELD, BLOCK, GEN, 0);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, SHMK_BLOCK_WORD(GEN + 1, SHMK_BLOCK_PINNED));
+	EXPECT_EQ(0, kept);
+	EXPECT_SETTLED(1U, 0U);
+}
+
+TEST_F(settle, pinned_block_that_is_published_is_the_receivers)
+{
+	self->view.pinned = pinned;
+	self->view.keep = keep;
+	WORD = USED(GEN);
+	SLOT->p = P(SHMK_KIND_BLOCK, BLOCK);
+	ENTRY(SHMK_OP_SENDING, BLOCK, GEN, AT);
+	SETTLE(DEAD);
+	EXPECT_EQ(WORD, USED(GEN));
+	EXPECT_SETTLED(0U, 0U);
+}
+
 /* ---- SENDING ---- */
 
 TEST_F(settle, sending_that_was_not_published_is_freed)

@@ -73,6 +73,12 @@ SHMK_API int64_t shmk_deadline_ms(int64_t ms);
 /* -------------------------------------------------------------- pools -- */
 
 #define SHMK_POOL_PERSIST	0x1	/* lives without any peer until destroyed */
+/*
+ * With the module, a block whose holder died while a device, a pipe or a registered
+ * buffer still had its pages is given out again only when they are let go. In a pool
+ * whose members keep all of it registered for good none would ever be: this turns it off.
+ */
+#define SHMK_POOL_NO_QUARANTINE	0x2
 
 /**
  * struct shmk_pool_opts - what a new pool is to be; zero means the default

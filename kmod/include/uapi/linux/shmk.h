@@ -50,7 +50,8 @@
 /* Names: 1 to 63 of [A-Za-z0-9._-], not starting with a dot or a dash. */
 
 #define SHMK_POOL_F_PERSIST	0x1	/* lives without any file until destroyed */
-#define SHMK_POOL_F_ALL		0x1
+#define SHMK_POOL_F_NO_QUARANTINE 0x2	/* pinned blocks of the dead are given out again */
+#define SHMK_POOL_F_ALL		0x3
 
 /**
  * struct shmk_info - SHMK_IOC_INFO, on the device: what this module is and allows
@@ -232,7 +233,8 @@ struct shmk_pool_info {
  * @gen: out: its generation
  * @reserved: 0
  *
- * The calling mm becomes a peer. A process may attach several times.
+ * The calling mm becomes a peer. A process may attach several times. An id whose ledger
+ * a former peer has pinned counts as taken.
  */
 struct shmk_attach {
 	__u32 size;
@@ -529,5 +531,6 @@ struct shmk_event {
 #define SHMK_IOC_BELL		_IO(SHMK_IOC, 0x26)
 #define SHMK_IOC_TOPIC_SUBSCRIBE _IO(SHMK_IOC, 0x27)
 #define SHMK_IOC_TOPIC_UNSUBSCRIBE _IO(SHMK_IOC, 0x28)
+#define SHMK_IOC_RELEASE	_IO(SHMK_IOC, 0x2e)	/* looks now which PINNED blocks are free */
 
 #endif

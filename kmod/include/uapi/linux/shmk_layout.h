@@ -208,7 +208,8 @@ struct shmk_status {
 	__u64	rows_off;	/* in status: struct shmk_row[nr_rows] */
 	__u64	nr_rows;
 	__u64	redelivered;	/* given back at the death of who had them unacknowledged */
-	__u64	reserved[5];
+	__u64	quarantined;	/* blocks of the dead that are PINNED now */
+	__u64	reserved[4];
 	char	name[SHMK_NAME_LEN];
 };
 
@@ -222,6 +223,9 @@ struct shmk_status {
  *   held(g) -> FREE(g+1)    free, by the holder
  *   FREE(g) -> GONE(g)      seize, by the span's thief, CAS; back if it fails
  *   GONE(g) -> FREE(g+1)    the span has changed hands
+ *   held(g) -> PINNED(g+1)  by the settler of a dead holder: its pages are still
+ *                           pinned, and may be written past all page tables
+ *   PINNED(g) -> FREE(g)    by the kernel, when they are not any more
  * "held" is what a ledger or a slot names: USED, a block with its payload, or
  * REF, a reference to another block's payload: the left or right child of
  * block up. A block whose holder split it in two is INNER, an inner node of the
@@ -256,7 +260,9 @@ enum shmk_block_state {
 	SHMK_BLOCK_REF_LEFT	= 3,
 	SHMK_BLOCK_REF_RIGHT	= 4,
 	SHMK_BLOCK_INNER	= 5,	/* 5 + 3 * place + children, to 13 */
-	SHMK_BLOCK_STATE_MAX	= 13,
+	SHMK_BLOCK_INNER_MAX	= 13,
+	SHMK_BLOCK_PINNED	= 14,
+	SHMK_BLOCK_STATE_MAX	= 14,
 };
 
 enum shmk_place {
