@@ -84,6 +84,55 @@ cleanup_names_who_has_it() {
 	expect 3 shmk cleanup "$pool"
 	sentence "no name of a pool" 2 shmk cleanup "$scheme:a b"
 }
+# forwarder_: a worker that has 4 messages in hand, and is stopped. w: its pid
+forwarder_() {
+	make_pool
+	random 256 f
+	shmk forward "$pool/in" out --create --capacity 64 --hold 4 -v 2> w.err & w=$!
+	peers 1
+	shmk send "$pool/in" f --create --block 16K --raw --timeout 20s || exit 1
+	until_true grep -q holding w.err
+	until_true eval '[ "$(depth out)" = 12 ]'
+	kill -STOP $w
+}
+a_hung_application_can_be_looked_into() {
+	forwarder_
+	expect 0 shmk dump "$pool"
+	[ "$(grep -c " received  *[0-9]*  *$w shmk .* in  *[0-9]* [0-9]* taken since" out)" = 4 ] &&
+		[ "$(grep -c ' queued .* out  *[0-9]* [0-9]* before it' out)" = 12 ] ||
+		{ cat out; exit 1; }
+	expect 0 shmk dump "$pool" --json
+	json_ok out
+	[ "$(grep -c '"state": "received"' out)" = 4 ] && [ "$(grep -c '"state": "queued"' out)" = 12 ] &&
+		[ "$(grep -c "\"pid\": $w," out)" = 4 ] || { cat out; exit 1; }
+	for f in offset room entry position before taken_since since_ns not_before_ns; do
+		grep -q "\"$f\": " out || { echo "no $f"; exit 1; }
+	done
+	[ "$(counter blocks_used)" = 16 ] || { counter blocks_used; exit 1; }
+	expect 0 shmk show "$pool"
+	grep -q "largest free block [1-9]" out || { cat out; exit 1; }
+	expect 0 shmk fsck "$pool"
+	kill -CONT $w
+	kill $w
+	ends 0 $w
+	counter_is blocks_used 16
+}
+a_dump_is_of_a_peer_or_a_queue() {
+	forwarder_
+	id=$(shmk show "$pool" | sed -n "s/^ *\([0-9]*\)  *$w .*/\1/p")
+	expect 0 shmk dump "$pool" --peer "$id"
+	[ "$(wc -l < out)" = 6 ] || { cat out; exit 1; }
+	expect 0 shmk dump "$pool" --queue out
+	[ "$(wc -l < out)" = 14 ] || { cat out; exit 1; }
+	expect 0 shmk dump "$pool" --all --peer "$id" --queue in
+	[ "$(wc -l < out)" = 6 ] || { cat out; exit 1; }
+	sentence "no queue \"none\"" 3 shmk dump "$pool" --queue none
+	sentence "no id of a peer" 2 shmk dump "$pool" --peer none
+	sentence "shmk pool create" 3 shmk dump "$pool.none"
+	kill -KILL $w
+	wait $w
+	expect 0 shmk dump "$pool"
+}
 
 # ---- end ----
 

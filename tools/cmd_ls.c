@@ -40,6 +40,17 @@ void json_pool(struct json *j, const struct shmk_pool_stat *st)
 	json_u64(j, "age_ns", st->age_ns);
 }
 
+void json_space(struct json *j, const struct shmk_pool_space *space)
+{
+	json_open(j, "space", '{');
+	json_u64(j, "spans", space->spans);
+	json_u64(j, "span_bytes", space->span_bytes);
+	json_u64(j, "spans_untouched", space->spans_untouched);
+	json_u64(j, "spans_empty", space->spans_empty);
+	json_u64(j, "largest", space->largest);
+	json_close(j, '}');
+}
+
 struct ls {
 	struct json *json;	/* NULL: a table */
 	unsigned int n;

@@ -66,12 +66,14 @@ static void json_queues(struct json *j, struct shmk *s)
 	json_close(j, ']');
 }
 
-static void show_json(struct shmk *s, const struct shmk_pool_stat *st)
+static void show_json(struct shmk *s, const struct shmk_pool_stat *st,
+		      const struct shmk_pool_space *space)
 {
 	struct json j = { .f = stdout };
 
 	json_open(&j, NULL, '{');
 	json_pool(&j, st);
+	json_space(&j, space);
 	json_peers(&j, s);
 	json_queues(&j, s);
 	json_close(&j, '}');
@@ -79,7 +81,7 @@ static void show_json(struct shmk *s, const struct shmk_pool_stat *st)
 
 /* ---------------------------------------------------------------- text -- */
 
-static void show_pool(const struct shmk_pool_stat *st)
+static void show_pool(const struct shmk_pool_stat *st, const struct shmk_pool_space *space)
 {
 	char node[16] = "any";
 
@@ -91,6 +93,10 @@ static void show_pool(const struct shmk_pool_stat *st)
 	       st->flags & SHMK_POOL_PERSIST ? ", persistent" : "", human_ns(st->age_ns));
 	printf("  memory  %s with control regions\n", human(st->memory_bytes));
 	printf("  used    %s in %" PRIu64 " blocks\n", human(st->bytes_used), st->blocks_used);
+	printf("  space   largest free block %s; %" PRIu64 " of %" PRIu64 " spans of %s untouched, %" PRIu64 " empty%s\n",
+	       human(space->largest), space->spans_untouched, space->spans, human(space->span_bytes),
+	       space->spans_empty, space->spans_untouched == space->spans ? " (pristine)" :
+	       space->largest ? "" : " (full)");
 	printf("  peers   %u now (most %u); %" PRIu64 " attached, %" PRIu64 " detached, %" PRIu64 " died\n",
 	       st->peers_now, st->nr_peers, st->attaches, st->detaches, st->deaths);
 	printf("  deaths  gave back %s in %" PRIu64 " blocks; %" PRIu64 " messages lost, %" PRIu64 " redelivered\n",
@@ -151,6 +157,7 @@ int cmd_show(int argc, char **argv)
 		{ }
 	};
 	struct target t = TARGET_INIT;
+	struct shmk_pool_space space;
 	struct shmk_pool_stat st;
 	struct shmk *s;
 	bool json = false;
@@ -168,15 +175,17 @@ int cmd_show(int argc, char **argv)
 	if (status)
 		return status;
 	err = shmk_pool_stat(s, &st);
+	if (!err)
+		err = shmk_pool_space(s, &space);
 	if (err < 0) {
 		status = fail(err, "cannot read the state of pool \"%s\"", t.pool);
 		goto out;
 	}
 	st.peers_now--;		/* not me */
 	if (json) {
-		show_json(s, &st);
+		show_json(s, &st, &space);
 	} else {
-		show_pool(&st);
+		show_pool(&st, &space);
 		show_peers(s);
 		show_queues(s);
 	}

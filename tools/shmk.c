@@ -45,6 +45,11 @@ static const struct command {
 	  "ls [--json] [shmk: | local:]\n" },
 	{ "show", cmd_show, "a pool with its peers and queues",
 	  "show POOL [--json]\n" },
+	{ "dump", cmd_dump, "who holds which block, and what waits in which queue",
+	  "dump POOL [--json]\n"
+	  "      --peer ID      only what this peer has\n"
+	  "      --queue NAME   only what is in this queue, goes there or came from there\n"
+	  "  -a, --all          also the memory that peers allocate from\n" },
 	{ "send", cmd_send, "send files or standard input through a queue",
 	  "send POOL/QUEUE [FILE...]\n"
 	  "  -c, --create       make the pool and the queue if they are not there\n"

@@ -33,6 +33,7 @@ enum {
 
 int cmd_chaos(int argc, char **argv);
 int cmd_cleanup(int argc, char **argv);
+int cmd_dump(int argc, char **argv);
 int cmd_events(int argc, char **argv);
 int cmd_forward(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);
@@ -166,6 +167,7 @@ void json_bool(struct json *j, const char *key, bool value);
 void json_null(struct json *j, const char *key);
 void json_octal(struct json *j, const char *key, uint32_t mode);
 void json_pool(struct json *j, const struct shmk_pool_stat *st);
+void json_space(struct json *j, const struct shmk_pool_space *space);
 int print_pools(const char *scheme, bool json);
 
 /* Progress on a terminal; silent elsewhere. */

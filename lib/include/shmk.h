@@ -1074,6 +1074,92 @@ SHMK_API int shmk_poller_fd(struct shmk_poller *p);
 SHMK_API int shmk_poller_prep_wait(struct shmk_poller *p, struct io_uring_sqe *sqe);
 SHMK_API int shmk_poller_handle(struct shmk_poller *p, const struct io_uring_cqe *cqe);
 
+/* ------------------------------------------------------ looking inside -- */
+
+/* Where a block is, or an inline message, or what else stands in a ledger. */
+enum shmk_holding_state {
+	SHMK_HOLDING_HELD	= 1,	/* in @peer's hands: from alloc */
+	SHMK_HOLDING_RECEIVED	= 2,	/* the same: from @queue, at @pos */
+	SHMK_HOLDING_UNACKED	= 3,	/* the same, and also in its slot until it is acknowledged */
+	SHMK_HOLDING_SENDING	= 4,	/* on its way into @queue */
+	SHMK_HOLDING_TAKING	= 5,	/* on its way out of @queue */
+	SHMK_HOLDING_QUEUED	= 6,	/* waits in @queue; @peer is 0 */
+	SHMK_HOLDING_KEPT	= 7,	/* a message of topic @queue, which its readers can still have */
+	SHMK_HOLDING_TOPIC	= 8,	/* the block that all messages of topic @queue are in */
+	SHMK_HOLDING_READING	= 9,	/* a message of topic @queue that reader @peer holds */
+	SHMK_HOLDING_PART	= 10,	/* in a message of several parts, whose holder is told */
+	SHMK_HOLDING_SHARED	= 11,	/* of a shared message: no reference itself, others lead here */
+	SHMK_HOLDING_MOVING	= 12,	/* in use; changed hands while we looked */
+	/* Not messages, but what a ledger has beside them: */
+	SHMK_HOLDING_SPAN	= 13,	/* memory that @peer allocates from: @len of @room in use */
+	SHMK_HOLDING_WAITING	= 14,	/* @peer sleeps, or is about to, on side @pos of @queue */
+	SHMK_HOLDING_SUBSCRIBED	= 15,	/* @peer reads topic @queue, and wants @pos next */
+};
+
+#define SHMK_HOLDING_NOWHERE	UINT32_MAX
+
+/**
+ * struct shmk_holding - who holds what
+ * @state: enum shmk_holding_state
+ * @peer, @gen: the life that has it, 0: nobody
+ * @entry: of its ledger, or SHMK_HOLDING_NOWHERE
+ * @shared: a reference: others have the same payload
+ * @block: SHMK_NO_BLOCK of <linux/shmk_layout.h>: none, it is inline
+ * @offset: of the payload in the pool's data; UINT64_MAX: inline
+ * @len: of the payload; 0 while it was neither sent nor shared: only its holder knows it then
+ * @room: bytes that the block has
+ * @queue: where it is, goes or came from, or SHMK_HOLDING_NOWHERE
+ * @pos: in that queue
+ * @distance: QUEUED: messages before it; received ones: taken from that queue since
+ * @tries: peers that received it and died with it unacknowledged
+ * @since_ns: CLOCK_MONOTONIC, of a topic's message when it was published; else 0: no time
+ *	is stored with a block. It is not longer than @peer is attached.
+ */
+struct shmk_holding {
+	uint32_t	state;
+	uint32_t	peer;
+	uint32_t	gen;
+	uint32_t	entry;
+	bool		shared;
+	uint32_t	block;
+	uint64_t	offset;
+	uint64_t	len;
+	uint64_t	room;
+	uint32_t	queue;
+	uint32_t	tries;
+	uint64_t	pos;
+	uint64_t	distance;
+	int64_t		since_ns;
+};
+
+/**
+ * shmk_pool_dump() - tell who holds what: all ledgers, all queues, and all blocks in use
+ * @tell: called for each; a nonzero return ends the walk and is returned
+ *
+ * Asks nobody and changes nothing: works while all others are stopped, and for a read-only
+ * member. Of work that goes on it sees some instant for each block. -ENOMEM.
+ */
+SHMK_API int shmk_pool_dump(struct shmk *s,
+			    int (*tell)(const struct shmk_holding *holding, void *arg), void *arg);
+
+/**
+ * struct shmk_pool_space - what the allocator has left
+ * @spans, @span_bytes: what the pool is divided into
+ * @spans_untouched: not in use by anyone for anything
+ * @spans_empty: those, and those whose blocks are all free, whoever allocates from them
+ * @largest: the largest block that shmk_alloc() could give right now
+ */
+struct shmk_pool_space {
+	uint64_t	spans;
+	uint64_t	span_bytes;
+	uint64_t	spans_untouched;
+	uint64_t	spans_empty;
+	uint64_t	largest;
+};
+
+/* shmk_pool_space() - by a walk over the pool; for people, monitors and tests. */
+SHMK_API int shmk_pool_space(struct shmk *s, struct shmk_pool_space *space);
+
 /* ------------------------------------------------------------- checks -- */
 
 /**
