@@ -50,6 +50,7 @@ cflags := -std=gnu11 $(CFLAGS) -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmiss
 # and `make check` (which installs them) still have to work.
 uring_cflags = $(eval uring_cflags := $$(shell $(PKG_CONFIG) --cflags liburing))$(uring_cflags)
 uring_libs = $(eval uring_libs := $$(shell $(PKG_CONFIG) --libs liburing))$(uring_libs)
+ncurses_libs = $(eval ncurses_libs := $$(shell $(PKG_CONFIG) --libs ncursesw))$(ncurses_libs)
 mnl_libs = $(eval mnl_libs := $$(shell $(PKG_CONFIG) --libs libmnl))$(mnl_libs)
 objs = $(patsubst %.c,$(B)/obj/$(1)/%.o,$(2))
 
@@ -120,7 +121,7 @@ $(B)/obj/tools/%.o: %.c Makefile
 $(B)/bin/shmk: $(call objs,tools,$(tool_src)) $(B)/lib/libshmk.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -o $@ $^ $(uring_libs) $(mnl_libs) -pthread
+	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -o $@ $^ $(uring_libs) $(mnl_libs) $(ncurses_libs) -pthread
 
 # They use the public header, as a user's program would.
 $(bench_prog): $(B)/bench/%: tools/bench/%.c tools/bench/bench.h $(B)/lib/libshmk.a Makefile

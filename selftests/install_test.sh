@@ -26,7 +26,7 @@ fi
 cd "$(dirname "$0")/.." || exit 1
 cache=${SHMK_CACHE:-${HOME:-/root}/.cache/shmk}
 B=${B:-build}
-packages=dkms,gcc,g++,make,kmod,pkg-config,linux-headers-amd64,liburing-dev,libmnl-dev,man-db
+packages=dkms,gcc,g++,make,kmod,pkg-config,linux-headers-amd64,liburing-dev,libmnl-dev,libncurses-dev,man-db
 version=$(sed -n 's/^VERSION := //p' Makefile)
 # Not in $B, where make looks for *.d. One run at a time.
 root=$cache/install-root

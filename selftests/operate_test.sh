@@ -84,27 +84,26 @@ cleanup_names_who_has_it() {
 	expect 3 shmk cleanup "$pool"
 	sentence "no name of a pool" 2 shmk cleanup "$scheme:a b"
 }
-# forwarder_: a worker that has 4 messages in hand, and is stopped. w: its pid
+# forwarder_: a worker that has 5 messages in hand, cannot pass them on, and is stopped. w: its pid
 forwarder_() {
 	make_pool
 	random 256 f
-	shmk forward "$pool/in" out --create --capacity 64 --hold 4 -v 2> w.err & w=$!
+	shmk forward "$pool/in" out --create --capacity 8 --hold 4 -v 2> w.err & w=$!
 	peers 1
 	shmk send "$pool/in" f --create --block 16K --raw --timeout 20s || exit 1
-	until_true grep -q holding w.err
-	until_true eval '[ "$(depth out)" = 12 ]'
+	until_true eval '[ "$(depth in)" = 3 ]'
 	kill -STOP $w
 }
 a_hung_application_can_be_looked_into() {
 	forwarder_
 	expect 0 shmk dump "$pool"
-	[ "$(grep -c " received  *[0-9]*  *$w shmk .* in  *[0-9]* [0-9]* taken since" out)" = 4 ] &&
-		[ "$(grep -c ' queued .* out  *[0-9]* [0-9]* before it' out)" = 12 ] ||
+	[ "$(grep -c " received  *[0-9]*  *$w shmk .* in  *[0-9]* [0-9]* taken since" out)" = 5 ] &&
+		[ "$(grep -c ' queued .* out  *[0-9]* [0-9]* before it' out)" = 8 ] ||
 		{ cat out; exit 1; }
 	expect 0 shmk dump "$pool" --json
 	json_ok out
-	[ "$(grep -c '"state": "received"' out)" = 4 ] && [ "$(grep -c '"state": "queued"' out)" = 12 ] &&
-		[ "$(grep -c "\"pid\": $w," out)" = 4 ] || { cat out; exit 1; }
+	[ "$(grep -c '"state": "received"' out)" = 5 ] && [ "$(grep -c '"state": "queued"' out)" = 11 ] &&
+		[ "$(grep -c "\"pid\": $w," out)" = 5 ] || { cat out; exit 1; }
 	for f in offset room entry position before taken_since since_ns not_before_ns; do
 		grep -q "\"$f\": " out || { echo "no $f"; exit 1; }
 	done
@@ -113,25 +112,107 @@ a_hung_application_can_be_looked_into() {
 	grep -q "largest free block [1-9]" out || { cat out; exit 1; }
 	expect 0 shmk fsck "$pool"
 	kill -CONT $w
+	shmk recv "$pool/out" --raw --count 16 --timeout 20s | cmp - f || exit 1
 	kill $w
 	ends 0 $w
-	counter_is blocks_used 16
+	counter_is blocks_used 0
 }
 a_dump_is_of_a_peer_or_a_queue() {
 	forwarder_
 	id=$(shmk show "$pool" | sed -n "s/^ *\([0-9]*\)  *$w .*/\1/p")
 	expect 0 shmk dump "$pool" --peer "$id"
-	[ "$(wc -l < out)" = 6 ] || { cat out; exit 1; }
+	[ "$(wc -l < out)" = 7 ] || { cat out; exit 1; }
 	expect 0 shmk dump "$pool" --queue out
-	[ "$(wc -l < out)" = 14 ] || { cat out; exit 1; }
+	[ "$(wc -l < out)" = 10 ] || { cat out; exit 1; }
 	expect 0 shmk dump "$pool" --all --peer "$id" --queue in
-	[ "$(wc -l < out)" = 6 ] || { cat out; exit 1; }
+	[ "$(wc -l < out)" = 7 ] || { cat out; exit 1; }
 	sentence "no queue \"none\"" 3 shmk dump "$pool" --queue none
 	sentence "no id of a peer" 2 shmk dump "$pool" --peer none
 	sentence "shmk pool create" 3 shmk dump "$pool.none"
 	kill -KILL $w
 	wait $w
 	expect 0 shmk dump "$pool"
+}
+top_tells_pools_peers_queues_and_rates() {
+	forwarder_
+	expect 0 shmk top -b -n 1
+	grep -q "^$pool  *4 MiB  *[0-9.]* KiB \[#[#.]*\]  *1  *2  *0 " out || { cat out; exit 1; }
+	expect 0 shmk top -b -n 2 -d 50ms "$pool"
+	# Twice, and what it holds though it is stopped.
+	[ "$(grep -c "^ *[0-9]*  *$w shmk  *alive  *[0-9]*  *5  *80 KiB " out)" = 2 ] &&
+		[ "$(grep -c '^ *[0-9]* out  *8/8 ' out)" = 2 ] || { cat out; exit 1; }
+	shmk recv "$pool/flow" --create --follow > /dev/null 2> r.err &
+	yes | shmk send "$pool/flow" --create --block 4K 2> s.err &
+	until_true eval '[ "$(shmk top -b -n 2 -d 100ms "$pool" | grep -c " flow .*\] *[0-9]* *[1-9][0-9]* *[1-9]")" = 1 ]'
+	sentence "use 'shmk top -b'" 2 shmk top
+	sentence "is for --batch" 2 shmk top -n 3
+	sentence "shmk pool create" 3 shmk top -b "$pool.none"
+	sentence "a delay is" 2 shmk top -b -d 1
+}
+tmux_() { tmux -L "$$" -f /dev/null "$@"; }
+screen_() { tmux_ capture-pane -p > screen; }
+screen_has_() { screen_ && grep -q -e "$1" screen; }
+# press PATTERN KEY...: until the screen has that
+press_() {
+	pattern=$1
+	shift
+	tmux_ send-keys "$@"
+	left=100
+	until screen_has_ "$pattern"; do
+		[ $((left -= 1)) -gt 0 ] || { echo "no '$pattern' after $*:"; cat screen; exit 1; }
+		sleep 0.05
+	done
+}
+# The screen is just this, but for pids and ages.
+screen_is_() {
+	sed "s/ $r / PID /; s/  *[0-9.]* m*s$/ AGE/; s/ *$//" screen > got.screen
+	diff want got.screen && return
+	exit 1
+}
+top_on_a_terminal() {
+	command -v tmux > /dev/null || skip "no tmux here"
+	make_pool
+	shmk queue create "$pool/q" && printf 'a b c' | shmk send --raw "$pool/q" --block 1K || exit 1
+	shmk recv "$pool/p" --create --follow > got 2> r.err & r=$!
+	peers 1
+	id=$(shmk show "$pool" | sed -n "s/^ *\([0-9]*\)  *$r .*/\1/p")
+	tmux_ new-session -d -x 130 -y 12 "PATH='$PATH' shmk top -d 100ms '$pool'; echo status \$?; cat" || exit 1
+	trap 'tmux_ kill-server' EXIT
+	press_ "^ *0 q  *1/64 "
+	cat > want <<-END
+	$pool  4 MiB [#.........] 0% used, 1 blocks, largest free 3.9 MiB; by id
+	END
+	head -n 1 screen | diff want - || exit 1
+	sed -i 1,2d screen
+	{
+		printf '%7s %8s %-16s %-10s %6s %8s %10s %8s\n' PEER PID COMM STATE UID BLOCKS HELD AGE
+		printf '%7s PID %-16s %-10s %6s %8s %10s AGE\n' "$id" shmk alive "$(id -u)" 0 "0 B"
+		printf '%7s %-16s %11s %12s %5s %9s %9s %10s %s\n' QUEUE NAME DEPTH/CAP "" OPEN SENT/s RECVD/s SENT WAITING
+		printf '%7s %-16s %5s/%-5s [#.........] %5s %9s %9s %10s -\n' 0 q 1 64 0 0 0 1
+		printf '%7s %-16s %5s/%-5s [..........] %5s %9s %9s %10s receiver\n' 1 p 0 4 1 0 0 0
+		echo; echo; echo; echo
+		echo "Enter in  Bksp back  s sort  o order  x reset  h help  q quit"
+	} > want
+	sed -i "s/^ *$id *$r /$(printf '%7s' "$id") PID /" screen
+	screen_is_
+	press_ "k  *mark another" h
+	press_ "^ *0 q  *1/64 " h
+	press_ "by blocks$" s
+	press_ "by blocks, reverse" o
+	press_ "by id" s s o
+	press_ "mark a queue" x
+	press_ 'drop all messages in queue "q"? (y/n)' Down x
+	press_ "not reset" n
+	press_ 'queue "q"$' Enter
+	press_ " queued .* q  *0 0 before it" Space
+	press_ "^ *0 q  *1/64 " BSpace
+	press_ "ledger of peer $id" Enter
+	press_ "^nothing" Space
+	press_ "^ *0 q  *1/64 " Escape
+	press_ '(y/n)' Down x
+	press_ '1 messages dropped from "q"' y
+	press_ "^ *0 q  *0/64 "
+	press_ "^status 0" q
 }
 
 # ---- end ----

@@ -15,6 +15,7 @@
 #include "tool.h"
 
 struct dump {
+	FILE *to;
 	struct json *json;		/* NULL: a table */
 	bool all;
 	uint32_t only_peer;		/* 0: all */
@@ -74,31 +75,31 @@ static const char *queue_name(const struct dump *d, const struct shmk_holding *h
 
 /* ---------------------------------------------------------------- text -- */
 
-static void tell_more(const struct shmk_holding *h)
+static void tell_more(FILE *f, const struct shmk_holding *h)
 {
 	const char *sep = "";
 
 	if (h->state == SHMK_HOLDING_QUEUED) {
-		printf("%" PRIu64 " before it", h->distance);
+		fprintf(f, "%" PRIu64 " before it", h->distance);
 		sep = ", ";
 	} else if (h->state == SHMK_HOLDING_RECEIVED || h->state == SHMK_HOLDING_UNACKED) {
-		printf("%" PRIu64 " taken since", h->distance);
+		fprintf(f, "%" PRIu64 " taken since", h->distance);
 		sep = ", ";
 	} else if (h->state == SHMK_HOLDING_WAITING) {
-		printf("for a %s", side_name(h));
+		fprintf(f, "for a %s", side_name(h));
 		sep = ", ";
 	}
 	if (h->since_ns) {
-		printf("%spublished %s ago", sep, human_ns(now_ns() - h->since_ns));
+		fprintf(f, "%spublished %s ago", sep, human_ns(now_ns() - h->since_ns));
 		sep = ", ";
 	}
 	if (h->tries) {
-		printf("%s%u died with it", sep, h->tries);
+		fprintf(f, "%s%u died with it", sep, h->tries);
 		sep = ", ";
 	}
 	if (h->shared)
-		printf("%sa reference", sep);
-	putchar('\n');
+		fprintf(f, "%sa reference", sep);
+	fputc('\n', f);
 }
 
 static void print_text(struct dump *d, const struct shmk_holding *h)
@@ -108,7 +109,7 @@ static void print_text(struct dump *d, const struct shmk_holding *h)
 	const char *queue = queue_name(d, h);
 
 	if (!d->shown)
-		printf("%12s %10s %10s %-14s %5s %8s %-15s %5s %-15s %10s %s\n", "OFFSET", "BYTES",
+		fprintf(d->to, "%12s %10s %10s %-14s %5s %8s %-15s %5s %-15s %10s %s\n", "OFFSET", "BYTES",
 		       "ROOM", "STATE", "PEER", "PID", "COMM", "ENTRY", "QUEUE", "POSITION", "");
 	if (h->block != SHMK_NO_BLOCK)
 		snprintf(offset, sizeof(offset), "%#" PRIx64, h->offset);
@@ -122,10 +123,10 @@ static void print_text(struct dump *d, const struct shmk_holding *h)
 		snprintf(entry, sizeof(entry), "%u", h->entry);
 	if (*queue && h->state != SHMK_HOLDING_WAITING && h->state != SHMK_HOLDING_TOPIC)
 		snprintf(pos, sizeof(pos), "%" PRIu64, h->pos);
-	printf("%12s %10" PRIu64 " %10" PRIu64 " %-14s %5s %8s %-15s %5s %-15s %10s ", offset,
+	fprintf(d->to, "%12s %10" PRIu64 " %10" PRIu64 " %-14s %5s %8s %-15s %5s %-15s %10s ", offset,
 	       h->len, h->room, state_name(h->state), peer, pid, p ? comm_text(p->comm) : "-", entry,
 	       *queue ? queue : "-", pos);
-	tell_more(h);
+	tell_more(d->to, h);
 }
 
 /* ---------------------------------------------------------------- json -- */
@@ -238,9 +239,9 @@ static void print_head(struct dump *d, const struct shmk_pool_stat *st,
 		json_open(d->json, "holdings", '[');
 		return;
 	}
-	printf("%s:%s  %s, used %s in %" PRIu64 " blocks, largest free block %s\n", st->backend,
-	       st->name, human(st->bytes), human(st->bytes_used), st->blocks_used,
-	       human(space->largest));
+	fprintf(d->to, "%s:%s  %s, used %s in %" PRIu64 " blocks, largest free block %s\n",
+		st->backend, st->name, human(st->bytes), human(st->bytes_used), st->blocks_used,
+		human(space->largest));
 }
 
 static int dump(struct dump *d, struct shmk *s, const struct target *t, const char *queue)
@@ -268,6 +269,18 @@ static int dump(struct dump *d, struct shmk *s, const struct target *t, const ch
 	return err < 0 ? fail(err, "cannot look through pool \"%s\"", t->pool) : finish_stdout();
 }
 
+int dump_text(struct shmk *s, FILE *to, uint32_t peer, uint32_t queue)
+{
+	struct dump d = { .to = to, .only_peer = peer, .only_queue = queue, .all = true };
+	int err = learn_names(&d, s);
+
+	if (!err)
+		err = shmk_pool_dump(s, tell, &d);
+	free(d.peers);
+	free(d.queues);
+	return err;
+}
+
 int cmd_dump(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -279,7 +292,7 @@ int cmd_dump(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
-	struct dump d = { .only_queue = SHMK_HOLDING_NOWHERE };
+	struct dump d = { .to = stdout, .only_queue = SHMK_HOLDING_NOWHERE };
 	struct target t = TARGET_INIT;
 	struct json json = { .f = stdout };
 	const char *queue = NULL;

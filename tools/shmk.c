@@ -109,6 +109,13 @@ static const struct command {
 	  "      --json         tell what came\n"
 	  "  -t, --timeout TIME give up after so long\n"
 	  "  -w, --wait         wait for the pool to appear, too; before the close, for a member\n" },
+	{ "top", cmd_top, "pools, peers, queues and rates, on a terminal",
+	  "top [POOL]\n"
+	  "  Keys: Enter into a pool, a peer's ledger or a queue; Backspace back; s sort, o order;\n"
+	  "  x reset a queue; h help; q quit\n"
+	  "  -b, --batch        print it, for a pipe\n"
+	  "  -n, --count N      with --batch: so many times, default for ever\n"
+	  "  -d, --delay TIME   between two looks, default 2s\n" },
 	{ "events", cmd_events, "tell who comes, leaves and dies",
 	  "events POOL [--json]\n"
 	  "      --count N      end after so many events\n"

@@ -45,6 +45,7 @@ int cmd_recv(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_show(int argc, char **argv);
 int cmd_sub(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
 
 /* ----------------------------------------------------------- messages -- */
@@ -134,6 +135,16 @@ int say_busy(const char *uri, const char *what);
 
 /* Living full members of the pool but this one: who could still send something. */
 unsigned int other_members(struct shmk *s);
+
+/* ------------------------------------------------------------- looking -- */
+
+/*
+ * What 'shmk dump --all' prints below its first line, of one peer (0: all) or of one queue
+ * (SHMK_HOLDING_NOWHERE: all). 0 or -errno.
+ */
+int dump_text(struct shmk *s, FILE *to, uint32_t peer, uint32_t queue);
+/* "local:x" of "local:x" or "x". Drops what is in the queue; how many, or -errno. */
+int64_t reset_queue(const char *pool, const char *queue);
 
 /* ------------------------------------------------------------- output -- */
 
