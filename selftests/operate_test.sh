@@ -21,6 +21,8 @@ reader_() {
 	peers 1
 	id=$(shmk show "$pool" | sed -n "s/^ *\([0-9]*\)  *$r .*/\1/p")
 }
+# watchers_ N: so many others look at the pool
+watchers_() { until_true eval "[ \"\$(shmk show '$pool' --json | grep -c '\"rdonly\": true')\" = $1 ]"; }
 
 # ---- tests ----
 
@@ -29,7 +31,7 @@ an_orderly_close_is_told_from_a_crash() {
 	reader_
 	shmk wait "$pool" --until-closed --timeout 20s --json > w1 2> w1.err & w1=$!
 	shmk wait "$pool" --peer "$id" --timeout 20s 2> w2.err & w2=$!
-	until_true eval '[ "$(counter attaches)" -ge 4 ]'
+	watchers_ 2
 	kill $r
 	ends 0 $w1
 	ends 0 $w2
@@ -38,7 +40,7 @@ an_orderly_close_is_told_from_a_crash() {
 	reader_
 	shmk wait "$pool" --until-closed --timeout 20s > w1 2> w1.err & w1=$!
 	shmk wait "$pool" --peer "$id" --timeout 20s 2> w2.err & w2=$!
-	until_true eval '[ "$(shmk show "$pool" --json | grep -c "\"rdonly\": true")" = 2 ]'
+	watchers_ 2
 	kill -KILL $r
 	ends 8 $w1
 	ends 8 $w2
@@ -200,7 +202,7 @@ top_on_a_terminal() {
 	press_ "by blocks$" s
 	press_ "by blocks, reverse" o
 	press_ "by id" s s o
-	press_ "mark a queue" x
+	press_ "mark a pool or a queue" x
 	press_ 'drop all messages in queue "q"? (y/n)' Down x
 	press_ "not reset" n
 	press_ 'queue "q"$' Enter
@@ -212,7 +214,55 @@ top_on_a_terminal() {
 	press_ '(y/n)' Down x
 	press_ '1 messages dropped from "q"' y
 	press_ "^ *0 q  *0/64 "
+	# Somebody resets it; top goes on with the new one.
+	expect 0 shmk reset "$pool" --force
+	press_ "largest free 4 MiB" Space
 	press_ "^status 0" q
+	tmux_ respawn-pane -k "PATH='$PATH' shmk top -d 100ms"
+	press_ "^$pool "
+	# There may be others; the marked line is in reverse.
+	left=50
+	until tmux_ capture-pane -p -e | grep "$pool " | grep -q '\[7m'; do
+		[ $((left -= 1)) -gt 0 ] || { echo "cannot mark $pool"; cat screen; exit 1; }
+		tmux_ send-keys Down
+		sleep 0.2
+	done
+	press_ "reset pool \"$pool\"" x
+	press_ "\"$pool\" is empty now" y
+	tmux_ send-keys q
+}
+
+a_pool_is_reset_and_everybody_wakes() {
+	make_pool
+	printf x | shmk send --raw "$pool/q" --create || exit 1
+	shmk recv "$pool/p" --create > got 2> r.err & r=$!
+	peers 1
+	sentence "pid $r (shmk) has it.*--force" 4 shmk reset "$pool"
+	shmk wait "$pool" --until-closed --timeout 20s & w=$!
+	watchers_ 1
+	[ "$(depth q)" = 1 ] || exit 1
+	expect 0 shmk reset "$pool" --force --json
+	json_ok out
+	ends 1 $r
+	grep -q "taken away" r.err || { cat r.err; exit 1; }
+	ends 0 $w
+	counter_is queues_now 0
+	counter_is blocks_used 0
+	shmk show "$pool" | grep -q pristine || exit 1
+	# Nobody is in it: no force is needed. And it works on.
+	echo x | shmk send "$pool/q" --create || exit 1
+	expect 0 shmk reset "$pool"
+	echo y | shmk send "$pool/q" --create || exit 1
+	expect 0 shmk reset "$pool/q" --json
+	json_ok out
+	is_ queue q
+	grep -q '"messages": [1-9]' out || { cat out; exit 1; }
+	expect 0 shmk reset --pool "$pool" q
+	grep -q '^0 messages dropped' out || { cat out; exit 1; }
+	sentence "no queue" 3 shmk reset "$pool/none"
+	sentence "shmk ls" 3 shmk reset "$pool.none"
+	sentence "shmk pool create" 3 shmk reset "$pool.none/q"
+	sentence "no name of a pool" 2 shmk reset "$scheme:a b"
 }
 
 # ---- end ----

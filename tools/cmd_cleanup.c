@@ -29,7 +29,7 @@ static int cannot(const char *uri, int err)
 {
 	switch (-err) {
 	case EBUSY:
-		return say_busy(uri, "cleaned up");
+		return say_busy(uri, "cleaned up", NULL);
 	case ENOENT:
 	case ENODEV:
 		say("no pool \"%s\": see 'shmk ls' for those there are", uri);

@@ -391,7 +391,7 @@ static int remove_one(const char *uri)
 		say("no pool \"%s\": see 'shmk ls' for those there are", uri);
 		return EXIT_NOENT;
 	case EBUSY:
-		return say_busy(uri, "removed");
+		return say_busy(uri, "removed", NULL);
 	case EPERM:
 	case EACCES:
 		say("pool \"%s\" is not yours: ask its owner, see 'shmk ls'", uri);

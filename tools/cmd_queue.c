@@ -90,42 +90,11 @@ static int remove_one(struct target *t, const char *text)
 	return exit_status(err);
 }
 
-int64_t reset_queue(const char *pool, const char *queue)
-{
-	struct shmk_queue *q;
-	struct shmk *s;
-	int64_t nr = shmk_attach(pool, NULL, &s);
-
-	if (nr < 0)
-		return nr;
-	nr = shmk_queue_open(s, queue, NULL, SHMK_TRY, &q);
-	if (!nr)
-		nr = shmk_queue_reset(q);
-	shmk_detach(s);
-	return nr;
-}
-
 static int reset_one(struct target *t, const char *text)
 {
-	struct shmk *s;
-	int64_t nr;
 	int status = target_parse_queue(t, "queue", text);
 
-	if (!status)
-		status = target_attach(t, 0, &s);
-	if (status)
-		return status;
-	tool_detach(s);		/* only to tell what is wrong with the pool */
-	nr = reset_queue(t->pool, t->queue);
-	if (nr == -ENOENT)
-		say("no queue \"%s\" in pool \"%s\": see 'shmk show %s'", t->queue, t->pool, t->pool);
-	else if (nr == -EBUSY)
-		say("queue \"%s\" is for one receiver at a time, and has one", t->queue);
-	else if (nr < 0)
-		return fail((int)nr, "cannot reset queue \"%s\" of pool \"%s\"", t->queue, t->pool);
-	else
-		printf("%lld messages dropped from \"%s\"\n", (long long)nr, t->queue);
-	return nr < 0 ? exit_status((int)nr) : EXIT_OK;
+	return status ? status : reset_target(t, false, false);
 }
 
 /* rm and reset */

@@ -24,7 +24,8 @@ struct screen {
 	unsigned int at;	/* the row that is marked */
 	unsigned int first;	/* the row at the top */
 	char note[160];		/* instead of the keys, until the next key */
-	bool asking;		/* the note is a question: reset this? */
+	bool asking;		/* the note is a question: reset ... */
+	struct top_row asked;	/* ... this? */
 	bool help;
 	bool stay;		/* a pool was named: Backspace does not leave it */
 };
@@ -35,7 +36,7 @@ static const char *const help_text[] = {
 	"Bksp, Esc   back up",
 	"s       sort by something else",
 	"o       turn the order round",
-	"x       reset the marked queue: what is in it is dropped (asks first)",
+	"x       reset the marked queue or pool: what is in it is dropped (asks first)",
 	"Space   look again now",
 	"h, ?    this help",
 	"q       quit",
@@ -142,21 +143,33 @@ static void note(struct screen *sc, const char *what, int err)
 
 /* -------------------------------------------------------------- moving -- */
 
+/* The pool is gone: on to the next of that name if there is one, or back to the list. */
+static int move_on(struct screen *sc)
+{
+	char pool[sizeof(sc->top.pool)], closed[160];
+	int err;
+
+	strcpy(pool, sc->top.pool);
+	snprintf(closed, sizeof(closed), "pool \"%s\" is closed", pool);
+	if (sc->stay) {
+		err = top_enter(&sc->top, pool);
+		note(sc, err ? closed : "", 0);
+		return err ? 0 : top_view(&sc->top);
+	}
+	err = top_enter(&sc->top, NULL);
+	note(sc, closed, 0);
+	return err ? err : top_view(&sc->top);
+}
+
 static void look(struct screen *sc)
 {
 	int err = top_view(&sc->top);
 
-	if (err == -EPIPE && !sc->stay) {
-		char closed[160];
-
-		snprintf(closed, sizeof(closed), "pool \"%s\" is closed", sc->top.pool);
-		top_enter(&sc->top, NULL);
-		err = top_view(&sc->top);
-		note(sc, closed, 0);
-	} else if (err == -EPIPE) {
+	if (err == -EPIPE)
+		err = move_on(sc);
+	if (err == -EPIPE)
 		note(sc, "the pool has no members any more", 0);
-	}
-	if (err && err != -EPIPE)
+	else if (err)
 		note(sc, "cannot look", err);
 	settle_mark(sc, 1);
 }
@@ -208,32 +221,43 @@ static void go_up(struct screen *sc)
 static void ask(struct screen *sc)
 {
 	const struct top *t = &sc->top;
+	const struct top_row *row = sc->at < t->nr_rows ? &t->rows[sc->at] : NULL;
 
-	if (t->level != TOP_POOL || sc->at >= t->nr_rows || !t->rows[sc->at].name[0]) {
-		note(sc, "mark a queue to reset it", 0);
+	if (t->level == TOP_POOLS && row)
+		snprintf(sc->note, sizeof(sc->note), "reset pool \"%s\", although %s? (y/n)", row->pool,
+			 "peers may be attached");
+	else if (t->level == TOP_POOL && row && row->name[0])
+		snprintf(sc->note, sizeof(sc->note), "drop all messages in queue \"%s\"? (y/n)",
+			 row->name);
+	else {
+		note(sc, "mark a pool or a queue to reset it", 0);
 		return;
 	}
-	snprintf(sc->note, sizeof(sc->note), "drop all messages in queue \"%s\"? (y/n)",
-		 t->rows[sc->at].name);
 	sc->asking = true;
+	sc->asked = *row;
 }
 
 static void answer(struct screen *sc, int key)
 {
-	const struct top *t = &sc->top;
+	const struct top_row *row = &sc->asked;
 	int64_t nr;
 
 	sc->asking = false;
-	if ((key != 'y' && key != 'Y') || sc->at >= t->nr_rows) {
+	if (key != 'y' && key != 'Y') {
 		note(sc, "not reset", 0);
 		return;
 	}
-	nr = reset_queue(t->pool, t->rows[sc->at].name);
+	if (row->pool[0])
+		nr = shmk_pool_reset(row->pool, SHMK_RESET_FORCE);
+	else
+		nr = reset_queue(sc->top.pool, row->name);
 	if (nr < 0)
 		note(sc, "cannot reset it", (int)nr);
+	else if (row->pool[0])
+		snprintf(sc->note, sizeof(sc->note), "pool \"%s\" is empty now", row->pool);
 	else
 		snprintf(sc->note, sizeof(sc->note), "%lld messages dropped from \"%s\"",
-			 (long long)nr, t->rows[sc->at].name);
+			 (long long)nr, row->name);
 }
 
 static void mark(struct screen *sc, int by)

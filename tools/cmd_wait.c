@@ -44,7 +44,7 @@ struct wait {
 	unsigned int pending;	/* dead, and it is not known how */
 	unsigned int detached;
 	unsigned int died;
-	bool removed;		/* the pool's name is gone */
+	bool removed;		/* the pool's name is gone, or another's */
 	uint32_t gen;		/* WAIT_PEER: of that life */
 	uint64_t deaths;	/* of the pool, when the wait began */
 	bool lost;		/* events were; the pool's counter tells the deaths */
@@ -86,7 +86,7 @@ static void read_events(struct shmk *s, struct wait *w)
 	struct shmk_event e;
 
 	while (!shmk_event_next(s, &e)) {
-		if (e.type == SHMK_EV_DESTROYED)
+		if (e.type == SHMK_EV_DESTROYED || e.type == SHMK_EV_RESET)
 			w->removed = true;
 		else if (e.type == SHMK_EV_LOST)
 			w->lost = true;
@@ -145,6 +145,8 @@ static bool reached(struct shmk *s, struct wait *w)
 		return w->members >= w->at_least && w->members <= w->at_most;
 	}
 	look(s, w);
+	if (w->what == WAIT_CLOSED && w->removed)
+		return true;
 	if (w->members || w->pending)
 		return false;
 	read_events(s, w);	/* of who went before the look */

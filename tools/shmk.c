@@ -138,6 +138,9 @@ static const struct command {
 	  "cleanup [POOL... | local: | shmk:] [--json]\n"
 	  "  without POOL: all of the local backend that nobody has and nobody wanted to stay\n"
 	  "      --persistent   also those that were to stay; a POOL that is named goes anyway\n" },
+	{ "reset", cmd_reset, "drop what is in a queue, or all that is in a pool",
+	  "reset POOL | POOL/QUEUE [--json]\n"
+	  "  -f, --force        a pool that is in use: everybody in it wakes with an error\n" },
 	{ "version", cmd_version, "tell the version",
 	  "version\n" },
 	{ "help", cmd_help, "tell more about a command",

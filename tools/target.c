@@ -261,13 +261,16 @@ int target_open(struct target *t, struct shmk *s, const char *queue, uint32_t bl
 	}
 }
 
-int say_busy(const char *uri, const char *what)
+int say_busy(const char *uri, const char *what, const char *hint)
 {
 	struct shmk_attach_opts opts = { .flags = SHMK_ATTACH_RDONLY };
 	struct shmk_peer peer, first = { };
 	unsigned int n = 0;
+	char look[160];
 	struct shmk *s;
 
+	snprintf(look, sizeof(look), "see 'shmk show %s'", uri);
+	hint = hint ? hint : look;
 	if (shmk_attach(uri, &opts, &s) < 0)
 		goto tell;
 	for (uint32_t id = 0; !shmk_peer_next(s, id, &peer); id = peer.id + 1)
@@ -276,13 +279,13 @@ int say_busy(const char *uri, const char *what)
 	shmk_detach(s);
 tell:
 	if (!n)		/* gone by now, or not for us to see */
-		say("pool \"%s\" is in use and was not %s: see 'shmk show %s'", uri, what, uri);
+		say("pool \"%s\" is in use and was not %s: %s", uri, what, hint);
 	else if (n == 1)
-		say("pool \"%s\" was not %s: pid %d (%s) has it, as peer %u; see 'shmk show %s'",
-		    uri, what, first.pid, comm_text(first.comm), first.id, uri);
+		say("pool \"%s\" was not %s: pid %d (%s) has it, as peer %u; %s", uri, what, first.pid,
+		    comm_text(first.comm), first.id, hint);
 	else
-		say("pool \"%s\" was not %s: pid %d (%s) and %u more have it; see 'shmk show %s'",
-		    uri, what, first.pid, comm_text(first.comm), n - 1, uri);
+		say("pool \"%s\" was not %s: pid %d (%s) and %u more have it; %s", uri, what,
+		    first.pid, comm_text(first.comm), n - 1, hint);
 	return EXIT_BUSY;
 }
 

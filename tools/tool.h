@@ -42,6 +42,7 @@ int cmd_pool(int argc, char **argv);
 int cmd_pub(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_recv(int argc, char **argv);
+int cmd_reset(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_show(int argc, char **argv);
 int cmd_sub(int argc, char **argv);
@@ -129,9 +130,9 @@ void catch_signals(void);
 
 /*
  * Tells that a pool cannot be had while somebody has it, and who that is. @what: "removed",
- * ... Returns EXIT_BUSY.
+ * ... @hint: what to do about it; NULL: look. Returns EXIT_BUSY.
  */
-int say_busy(const char *uri, const char *what);
+int say_busy(const char *uri, const char *what, const char *hint);
 
 /* Living full members of the pool but this one: who could still send something. */
 unsigned int other_members(struct shmk *s);
@@ -143,8 +144,10 @@ unsigned int other_members(struct shmk *s);
  * (SHMK_HOLDING_NOWHERE: all). 0 or -errno.
  */
 int dump_text(struct shmk *s, FILE *to, uint32_t peer, uint32_t queue);
-/* "local:x" of "local:x" or "x". Drops what is in the queue; how many, or -errno. */
+/* Drops what is in the queue; how many, or -errno. */
 int64_t reset_queue(const char *pool, const char *queue);
+/* @t->queue if it is set, else the pool; tells what came of it. Returns an exit status. */
+int reset_target(const struct target *t, bool force, bool json);
 
 /* ------------------------------------------------------------- output -- */
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <linux/shmk.h>
 #include <linux/shmk_layout.h>
 
 #include "top.h"
@@ -315,12 +316,23 @@ static int print_content(struct top *t, FILE *f, struct content *c)
 	return add_row(t) ? print_queues(t, f, c) : -ENOMEM;
 }
 
+/* Is this still the pool of that name? */
+static bool pool_gone(struct top *t)
+{
+	struct shmk_event e;
+	bool gone = false;
+
+	while (!shmk_event_next(t->s, &e))
+		gone |= e.type == SHMK_EV_DESTROYED || e.type == SHMK_EV_RESET;
+	return gone;
+}
+
 static int view_pool(struct top *t, FILE *f)
 {
 	struct shmk_pool_space space;
 	struct shmk_pool_stat st;
 	struct content c = { };
-	int err = shmk_pool_stat(t->s, &st);
+	int err = pool_gone(t) ? -EPIPE : shmk_pool_stat(t->s, &st);
 
 	if (!err)
 		err = shmk_pool_space(t->s, &space);
