@@ -293,6 +293,8 @@ install: lib tools
 		lib/shmk.pc.in > $(DESTDIR)$(libdir)/pkgconfig/shmk.pc
 	$(foreach m,$(man_src),$(INSTALL) -D -m 644 $(m) \
 		$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)) &&) true
+	$(INSTALL) -D -m 644 tools/completion/shmk.bash \
+		$(DESTDIR)$(prefix)/share/bash-completion/completions/shmk
 	$(INSTALL) -D -m 644 tools/system/70-shmk.rules $(DESTDIR)$(prefix)/lib/udev/rules.d/70-shmk.rules
 	$(INSTALL) -D -m 644 tools/system/sysusers.conf $(DESTDIR)$(prefix)/lib/sysusers.d/shmk.conf
 	$(INSTALL) -D -m 644 tools/system/modules-load.conf $(DESTDIR)$(prefix)/lib/modules-load.d/shmk.conf
@@ -307,7 +309,8 @@ uninstall:
 		shmk/linux/shmk_layout.h) \
 		$(foreach m,$(man_src),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m))) \
 		$(addprefix $(DESTDIR)$(prefix)/lib/,udev/rules.d/70-shmk.rules sysusers.d/shmk.conf \
-		modules-load.d/shmk.conf systemd/system/shmk-pools.service)
+		modules-load.d/shmk.conf systemd/system/shmk-pools.service) \
+		$(DESTDIR)$(prefix)/share/bash-completion/completions/shmk
 	-rmdir $(DESTDIR)$(includedir)/shmk/linux $(DESTDIR)$(includedir)/shmk
 	$(ldconfig)
 

@@ -266,10 +266,13 @@ static void ledger(struct dump *d, uint32_t id)
 	const struct shmk_status *st = d->s->status;
 	const struct shmk_ledger *l = (const void *)(d->s->ledgers + id * st->ledger_stride);
 	__u64 word = READ_ONCE(peer_status(d->s, id)->word);
-	uint64_t high = READ_ONCE(l->high), most = READ_ONCE(peer_status(d->s, id)->nr_entries);
+	uint64_t high, most;
 
+	/* The module makes a ledger at the first attach of an id; it stays from then on. */
 	if (SHMK_PEER_STATE(word) == SHMK_PEER_NONE)
 		return;
+	high = READ_ONCE(l->high);
+	most = READ_ONCE(peer_status(d->s, id)->nr_entries);
 	for (uint32_t i = 0; !d->ret && i < (high < most ? high : most); i++) {
 		__u64 where = READ_ONCE(l->entry[i].where), what = READ_ONCE(l->entry[i].what);
 		struct shmk_holding h = {

@@ -264,6 +264,154 @@ a_pool_is_reset_and_everybody_wakes() {
 	sentence "shmk pool create" 3 shmk reset "$pool.none/q"
 	sentence "no name of a pool" 2 shmk reset "$scheme:a b"
 }
+# says_ LEVEL CHECK TEXT: is that among the findings?
+says_() {
+	grep -q "^$1  *$2  *.*$3" out && return
+	echo "no $1 $2 '$3':"
+	cat out
+	exit 1
+}
+doctor_tells_what_is_wrong_and_how_to_put_it_right() {
+	mkdir -p root/sys/module/shmk/parameters root/sys/kernel/shmk root/proc/sys/kernel \
+		root/etc/shmk/pools.d root/dev/shm
+	echo 0.0.0 > root/sys/module/shmk/version
+	echo 99 > root/sys/kernel/shmk/version
+	echo 7 > root/sys/module/shmk/parameters/max_pools_per_user
+	echo 2 > root/proc/sys/kernel/io_uring_disabled
+	echo "Node 0, zone   Normal  5  4  3  2  1  0  0  0  0  0  0" > root/proc/buddyinfo
+	echo "size 1M" > root/etc/shmk/pools.d/operate-test-none.conf
+	expect 1 shmk doctor --root "$PWD/root"
+	says_ ok module "loaded, version 0.0.0"
+	says_ problem interface "version 99"
+	says_ problem device "no /dev/shmk"
+	says_ ok parameters "max_pools_per_user=7"
+	says_ note io_uring "io_uring_disabled=2"
+	says_ note hugepages "0 B are free"
+	says_ problem configured "operate-test-none"
+	# Whatever is not as it should be comes with a command.
+	[ "$(grep -c '^problem\|^note' out)" = "$(grep -c '^  *fix: ..*' out)" ] || { cat out; exit 1; }
+	expect 1 shmk doctor --quiet --root "$PWD/root"
+	grep -q '^ok' out && exit 1
+	echo "Node 0, zone   Normal  5  4  3  2  1  0  0  0  0  0  100000" > root/proc/buddyinfo
+	expect 1 shmk doctor --json --root "$PWD/root"
+	json_ok out
+	[ "$(grep -c '"level": "problem"' out)" = "$(field problems)" ] || { cat out; exit 1; }
+	grep -A 3 '"check": "hugepages"' out | grep -q '"fix": null' || { cat out; exit 1; }
+	sentence "one argument too many" 2 shmk doctor x
+	if [ $backend = module ]; then
+		shmk doctor > out
+		says_ ok module loaded
+		says_ ok interface version
+		[ "$(id -u)" != 0 ] || says_ "ok\|note" device /dev/shmk
+	fi
+}
+doctor_finds_what_was_left_behind() {
+	# In a place of its own: who else tests here leaves something behind, too.
+	mkdir local
+	export SHMK_LOCAL_DIR=$PWD/local
+	chmod 1777 local
+	shmk doctor > out
+	says_ ok leftovers none
+	shmk recv local:left/q --create > got 2> r.err & r=$!
+	until_true shmk show local:left
+	kill -KILL $r
+	wait $r
+	expect 1 shmk doctor
+	says_ problem leftovers "1 pool that no living process has: local:left"
+	eval "$(sed -n '/leftovers/{n;s/.*fix: //p;}' out)"
+	shmk doctor > out
+	says_ ok leftovers none
+}
+# prometheus_ok_ FILE: the text format, strictly: each metric has HELP, then TYPE, then its
+# series in one place, each once; counters and no others end in _total
+prometheus_ok_() {
+	awk '
+	function bad(why) { print FILENAME ":" NR ": " why ": " $0; failed = 1 }
+	/^# HELP [a-z_]+ [A-Z].*\.$/ { if ($3 in seen) bad("again"); seen[$3] = 1; name = $3; next }
+	/^# TYPE [a-z_]+ (gauge|counter)$/ {
+		if ($3 != name) bad("not after its HELP")
+		if (($4 == "counter") != (name ~ /_total$/)) bad("named wrongly")
+		next
+	}
+	/^[a-z_]+(\{[a-z]+="[A-Za-z0-9._-]+"(,[a-z]+="[A-Za-z0-9._-]+")*\})? [0-9]+$/ {
+		key = $0; sub(/ [0-9]+$/, "", key)
+		m = key; sub(/\{.*/, "", m)
+		if (m != name) bad("not below its TYPE")
+		if (key in keys) bad("twice")
+		keys[key] = 1
+		next
+	}
+	{ bad("no such line") }
+	END { if (!NR) bad("empty"); exit failed }' "$1" || exit 1
+}
+export_writes_what_prometheus_reads() {
+	make_pool
+	printf 'a b c' | shmk send --raw "$pool/q" --create --block 1K || exit 1
+	expect 0 shmk export --queues
+	prometheus_ok_ out
+	for m in 'shmk_pool_bytes{%} 4194304' 'shmk_pool_used_blocks{%} 1' 'shmk_pool_deaths_total{%} 0' \
+		 'shmk_queue_depth{%,queue="q"} 1' 'shmk_queue_sent_messages_total{%,queue="q"} 1'; do
+		grep -q -x "$(echo "$m" | sed "s/%/backend=\"$scheme\",pool=\"${pool#*:}\"/")" out ||
+			{ echo "no $m:"; cat out; exit 1; }
+	done
+	if command -v promtool > /dev/null; then promtool check metrics < out || exit 1; fi
+	# A file is replaced, and a reader that has it open reads the old one to its end.
+	expect 0 shmk export -o pools.prom
+	exec 3< pools.prom
+	shmk queue create "$pool/r" || exit 1
+	expect 0 shmk export --output pools.prom
+	prometheus_ok_ pools.prom
+	grep -q "^shmk_pool_queues.*${pool#*:}\"} 2$" pools.prom || { cat pools.prom; exit 1; }
+	cat <&3 > old
+	exec 3<&-
+	prometheus_ok_ old
+	grep -q "^shmk_pool_queues.*${pool#*:}\"} 1$" old || { cat old; exit 1; }
+	[ "$(ls | grep -c pools.prom)" = 1 ] || { ls; exit 1; }
+	sentence "cannot create a file beside" 3 shmk export -o none/pools.prom
+	# The checker can say no.
+	echo 'shmk_pool_bytes{pool="x"} -1' >> old
+	(prometheus_ok_ old > /dev/null) && exit 1
+	true
+}
+bash_completes_commands_options_pools_and_queues() {
+	command -v bash > /dev/null || skip "no bash here"
+	script=${self%/*}/../tools/completion/shmk.bash
+	[ -e "$script" ] || skip "no sources here"
+	make_pool
+	shmk queue create "$pool/first" && shmk queue create "$pool/second" || exit 1
+	cat > complete.bash <<-'END'
+		. "$1"
+		# complete LINE: what readline would offer, one a line; words end at : as there
+		try() {
+			COMP_LINE=$1 COMP_POINT=${#1}
+			local text=${1//:/ : }
+			read -ra COMP_WORDS <<< "$text"
+			case $1 in *" "|*:) COMP_WORDS+=("") ;; esac
+			COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+			local cur=${COMP_WORDS[COMP_CWORD]}
+			_shmk shmk "$cur" "${COMP_WORDS[COMP_CWORD-1]}" 2> /dev/null
+			printf '%s\n' "$1 -> ${COMPREPLY[*]}"
+		}
+		complete -p shmk
+		shift
+		for line; do try "$line"; done
+	END
+	bash complete.bash "$script" "shmk du" "shmk pool cr" "shmk dump --j" "shmk help fs" \
+		"shmk show $scheme:tool.$$" "shmk show ${pool%?}" "shmk send $pool/fi" "shmk recv $pool/" > out 2> err
+	[ -s err ] && { cat err; exit 1; }
+	while read -r want; do
+		grep -q -x -e "$want" out || { echo "no '$want':"; cat out; exit 1; }
+	done <<-END
+		complete -F _shmk shmk
+		shmk du -> dump
+		shmk pool cr -> create
+		shmk dump --j -> --json
+		shmk help fs -> fsck
+		shmk show ${pool%?} -> .*${pool#*:}.*
+		shmk send $pool/fi -> ${pool#*:}/first
+		shmk recv $pool/ -> ${pool#*:}/first ${pool#*:}/second
+	END
+}
 
 # ---- end ----
 

@@ -141,6 +141,15 @@ static const struct command {
 	{ "reset", cmd_reset, "drop what is in a queue, or all that is in a pool",
 	  "reset POOL | POOL/QUEUE [--json]\n"
 	  "  -f, --force        a pool that is in use: everybody in it wakes with an error\n" },
+	{ "export", cmd_export, "counters of all pools for Prometheus",
+	  "export [-o FILE]\n"
+	  "  -o, --output FILE  replaced in one step, for the textfile collector\n"
+	  "      --queues       those of queues, too: attaches to each pool for a moment\n" },
+	{ "doctor", cmd_doctor, "is this machine fit for shmk, and what to do about it",
+	  "doctor [--json]\n"
+	  "  status 1: there is a problem; each is told with the command that puts it right\n"
+	  "  -q, --quiet        only what is not as it should be\n"
+	  "      --root DIR     look at the files below DIR\n" },
 	{ "version", cmd_version, "tell the version",
 	  "version\n" },
 	{ "help", cmd_help, "tell more about a command",
