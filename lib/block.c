@@ -31,6 +31,7 @@
 #include <stdlib.h>
 
 #include "internal.h"
+#include "probe.h"
 
 #define RUN		SHMK_CLASSES	/* the list of runs, beside the classes */
 #define LISTS		(SHMK_CLASSES + 1)
@@ -914,6 +915,7 @@ int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 	msg->len = len;
 	msg->room = shmk_block_room(&s->view, msg->block);
 	msg->data = block_data(s, msg->block);
+	PROBE(alloc, s->self, msg->block, msg->len, msg->room);
 	return 0;
 }
 

@@ -68,6 +68,7 @@
 #include <stdlib.h>
 
 #include "internal.h"
+#include "probe.h"
 
 static inline bool redelivers(const struct shmk_queue *q)
 {
@@ -322,6 +323,7 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 			break;
 	}
 	published(q, &l);
+	PROBE(send, q->id, l.pos, msg->len, msg->block);
 	return 0;
 }
 
@@ -381,6 +383,7 @@ static int put_held(struct shmk_queue *q, struct shmk_msg *msg, uint32_t entry)
 			  SHMK_WHERE(q->id, l.pos));
 	} while (!publish(q, &l, msg));
 	published(q, &l);
+	PROBE(send, q->id, l.pos, msg->len, msg->block);
 	held_resent(msg);
 	return 0;
 }
@@ -409,6 +412,7 @@ static int put_inline(struct shmk_queue *q, const void *buf, size_t len, uint32_
 	smp_store_release(&l.slot->p,					/* Q1 */
 			  SHMK_P(l.lap, SHMK_KIND_INLINE, (__u32)len));
 	published(q, &l);
+	PROBE(send, q->id, l.pos, len, SHMK_NO_BLOCK);
 	return 0;
 }
 
@@ -913,8 +917,10 @@ static int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 		default:
 			return take_garbage(&l);
 		}
-		if (!ret)
+		if (!ret) {
 			count(&q->nr[SHMK_SIDE_RECV]);
+			PROBE(recv, q->id, l.pos, msg->len, msg->block);
+		}
 		return ret;
 	}
 }

@@ -412,6 +412,36 @@ bash_completes_commands_options_pools_and_queues() {
 		shmk recv $pool/ -> ${pool#*:}/first ${pool#*:}/second
 	END
 }
+# How many instructions but nops each function of lib/$1.c has, compiled with $2
+instructions_() {
+	gcc -std=gnu11 -O2 -fPIC -D_GNU_SOURCE= -DSHMK_VERSION='"0"' -fvisibility=hidden \
+		-I"$src/lib/include" -I"$src/kmod/include/uapi" -I"$src/kmod" -I"$src/lib" \
+		$2 -c -o code.o "$src/lib/$1.c" || exit 1
+	objdump -d --no-show-raw-insn code.o |
+		awk '/>:$/ { f = $2 } /^ / && !/nop/ { n[f]++ } END { for (f in n) print f, n[f] }' | sort
+}
+probes_are_a_nop_and_a_note() {
+	src=${self%/*}/..
+	[ -e "$src/lib/probe.h" ] || skip "no sources here"
+	echo '#include <sys/sdt.h>' | gcc -E - > /dev/null 2>&1 || skip "no sys/sdt.h here"
+	for f in queue block; do
+		instructions_ $f -DSHMK_NO_PROBES > without
+		readelf -n code.o | grep -q stapsdt && { echo "probes in $f although not wanted"; exit 1; }
+		instructions_ $f > with
+		readelf -n code.o | sed -n 's/^ *Name: //p' | sort | uniq -c | sed 's/^ *//' > names.$f
+		# At most one instruction that keeps an argument at hand, at each probe of a function.
+		join -a 1 -a 2 -e 0 -o 0,1.2,2.2 without with | awk '$3 - $2 > 1 || $2 == 0 || $3 == 0 { print; bad = 1 } END { exit bad }' ||
+			{ echo "probes of $f cost more than a nop"; exit 1; }
+	done
+	grep -q '^1 alloc$' names.block && grep -q '^1 recv$' names.queue && grep -q '^[1-9] send$' names.queue ||
+		{ cat names.*; exit 1; }
+	# And in the library that is installed, if it was built here and now.
+	lib=$src/build/lib/libshmk.so.0
+	if [ -e "$lib" ] && [ "$lib" -nt /usr/include/*/sys/sdt.h ]; then
+		readelf -n "$lib" > notes
+		[ "$(grep -c 'Provider: libshmk' notes)" -ge 5 ] || { cat notes; exit 1; }
+	fi
+}
 
 # ---- end ----
 
