@@ -442,6 +442,94 @@ probes_are_a_nop_and_a_note() {
 		[ "$(grep -c 'Provider: libshmk' notes)" -ge 5 ] || { cat notes; exit 1; }
 	fi
 }
+# verify_service_ FILE: systemd has nothing to say about it
+verify_service_() {
+	mkdir -p unit
+	sed 's|@bindir@/shmk|/bin/true|' "$1" > unit/shmk-pools.service
+	systemd-analyze verify --man=no "$PWD/unit/shmk-pools.service" > verify 2>&1 && [ ! -s verify ]
+}
+# What udev would do with a device that is there, if it were ours. In a mount namespace of its own,
+# with /dev read-only: "test" means it.
+udev_does_() {
+	node=$(ls /sys/class/misc | head -n 1)
+	mkdir -p udev
+	sed "s/KERNEL==\"shmk\"/KERNEL==\"$node\"/; s/GROUP=\"shmk\"/GROUP=\"daemon\"/" "$1" > udev/70-shmk.rules
+	unshare --mount --propagation private sh -c '
+		mount --bind /dev /dev && mount -o remount,ro,bind /dev &&
+		mount -t tmpfs tmpfs "$1" && mkdir "$1/rules.d" && cp udev/70-shmk.rules "$1/rules.d" &&
+		udevadm test --action=add "/sys/class/misc/$2"' - /run/udev "$node" > udev.log 2>&1
+	! grep -q "70-shmk.rules:[0-9]* Invalid" udev.log &&
+		grep -q "70-shmk.rules:[0-9]* GROUP $(getent group daemon | cut -d : -f 3)$" udev.log &&
+		grep -q '70-shmk.rules:[0-9]* MODE 0660$' udev.log
+}
+service_and_group_pass_systemds_checkers() {
+	system=${self%/*}/../tools/system
+	[ -d "$system" ] || skip "no sources here"
+	command -v systemd-analyze > /dev/null && command -v systemd-sysusers > /dev/null ||
+		skip "no systemd here"
+	verify_service_ "$system/shmk-pools.service.in" || { cat verify; exit 1; }
+	sed 's/^Type=/Tipe=/' "$system/shmk-pools.service.in" > wrong
+	verify_service_ wrong && { echo "a wrong key passes"; exit 1; }
+	mkdir -p root/etc
+	systemd-sysusers --root="$PWD/root" "$system/sysusers.conf" > sysusers 2>&1 || { cat sysusers; exit 1; }
+	grep -q '^shmk:x:[0-9]*:$' root/etc/group || { cat root/etc/group; exit 1; }
+	# One module to a line, and ours is one
+	[ "$(grep -v '^#' "$system/modules-load.conf")" = shmk ]
+}
+udev_gives_the_device_to_the_group() {
+	rules=${self%/*}/../tools/system/70-shmk.rules
+	[ -e "$rules" ] || skip "no sources here"
+	command -v udevadm > /dev/null || skip "no udev here"
+	[ "$(id -u)" = 0 ] || skip "not root"
+	[ "$(ls /sys/class/misc 2> /dev/null)" ] || skip "no device to try it on"
+	mkdir -p /run/udev || skip "no /run/udev"
+	unshare --mount --propagation private mount --bind /dev /dev || skip "no mount namespaces"
+	udev_does_ "$rules" || { cat udev.log; exit 1; }
+	sed 's/MODE=/MODUS=/' "$rules" > wrong
+	udev_does_ wrong && { echo "a wrong key passes"; exit 1; }
+	true
+}
+# all_json_: what each command prints with --json, into files json.*
+all_json_() {
+	forwarder_
+	kill -CONT $w
+	shmk pub "$pool/t" a b --create || exit 1
+	shmk sub "$pool/t" --block > got 2> sub.err &
+	shmk ls --json > json.ls
+	shmk show "$pool" --json > json.show
+	shmk dump "$pool" --all --json > json.dump
+	shmk fsck "$pool" --json > json.fsck
+	shmk version --json > json.version
+	shmk doctor --json > json.doctor
+	shmk cleanup "$scheme:" --json > json.cleanup
+	shmk events "$pool" --json --count 1 --timeout 20s > json.events & e=$!
+	watchers_ 1
+	kill -KILL $w
+	wait $e
+	shmk wait "$pool" --peers 0 --json > json.wait
+	shmk reset "$pool/out" --json > json.reset
+}
+json_is_as_documented() {
+	command -v jq > /dev/null || skip "no jq here"
+	man=${self%/*}/../Documentation/man/shmk.1
+	[ -e "$man" ] || skip "no manual here"
+	all_json_
+	sed -n '/^\.SH JSON/,/^\.SH EXIT/p' "$man" | tr -c 'a-z0-9_\n' ' ' | tr ' ' '\n' | sort -u > documented
+	for f in json.*; do
+		[ "$(jq -s length < "$f")" -ge 1 ] || { echo "$f: $(cat "$f")"; exit 1; }
+		jq -r 'paths | .[-1] | strings' < "$f" | sort -u | comm -23 - documented > more
+		[ -s more ] && { echo "$f has fields that are not documented: $(cat more)"; exit 1; }
+	done
+	# Numbers are integers, and no string holds one.
+	jq -s -e '[.. | numbers | . == floor] | all' json.* > /dev/null || exit 1
+	# What scripts go by
+	jq -e '.holdings | map(select(.state == "queued" and .queue == "out")) | length == 8' json.dump > jq.out &&
+		jq -e '.sound and .damage == null' json.fsck > jq.out &&
+		jq -e '.queues | map(.name) | contains(["in", "out", "t"])' json.show > jq.out &&
+		jq -e 'map(.name) | index($p)' --arg p "${pool#*:}" json.ls > jq.out &&
+		jq -e '.problems == ([.findings[] | select(.level == "problem" and .fix)] | length)' json.doctor > jq.out &&
+		jq -e '.messages >= 8' json.reset > jq.out || { cat jq.out; exit 1; }
+}
 
 # ---- end ----
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <linux/shmk.h>
+
 #include "tool.h"
 
 static int cmd_help(int argc, char **argv);
@@ -133,7 +135,7 @@ static const struct command {
 	  "      --patience TIME  a living value may stand still so long, default 5s\n"
 	  "  -s, --size SIZE    of the pool, default 16M\n" },
 	{ "fsck", cmd_fsck, "check every invariant of a pool",
-	  "fsck POOL\n" },
+	  "fsck POOL [--json]\n" },
 	{ "cleanup", cmd_cleanup, "remove what no living process holds",
 	  "cleanup [POOL... | local: | shmk:] [--json]\n"
 	  "  without POOL: all of the local backend that nobody has and nobody wanted to stay\n"
@@ -151,7 +153,7 @@ static const struct command {
 	  "  -q, --quiet        only what is not as it should be\n"
 	  "      --root DIR     look at the files below DIR\n" },
 	{ "version", cmd_version, "tell the version",
-	  "version\n" },
+	  "version [--json]\n" },
 	{ "help", cmd_help, "tell more about a command",
 	  "help [COMMAND]\n" },
 };
@@ -203,8 +205,18 @@ int next_option(int argc, char **argv, const char *shorts, const struct option *
 
 static int cmd_version(int argc, char **argv)
 {
+	struct json j = { .f = stdout };
+
+	if (argc == 2 && !strcmp(argv[1], "--json")) {
+		json_open(&j, NULL, '{');
+		json_string(&j, "shmk", SHMK_VERSION);
+		json_string(&j, "libshmk", shmk_version());
+		json_u64(&j, "interface", SHMK_ABI_VERSION);
+		json_close(&j, '}');
+		return finish_stdout();
+	}
 	if (argc > 1)
-		return bad_usage(argv[0], "version takes no argument");
+		return bad_usage(argv[0], "version takes no argument but --json");
 	printf("shmk %s, libshmk %s\n", SHMK_VERSION, shmk_version());
 	return finish_stdout();
 }
