@@ -222,8 +222,8 @@ top_on_a_terminal() {
 	press_ "^$pool "
 	# There may be others; the marked line is in reverse.
 	left=50
-	until tmux_ capture-pane -p -e | grep "$pool " | grep -q '\[7m'; do
-		[ $((left -= 1)) -gt 0 ] || { echo "cannot mark $pool"; cat screen; exit 1; }
+	until tmux_ capture-pane -p -e | grep "$pool " | grep -q '[[;]7m'; do
+		[ $((left -= 1)) -gt 0 ] || { echo "cannot mark $pool"; tmux_ capture-pane -p -e | cat -v; exit 1; }
 		tmux_ send-keys Down
 		sleep 0.2
 	done
