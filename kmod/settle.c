@@ -86,24 +86,23 @@ void shmk_block_hint(const struct shmk_view *view, __u32 block)
 	shmk_span_hint(view, s);
 }
 
-static __u64 span_bytes(const struct shmk_view *view)
-{
-	return (__u64)SHMK_SPAN_UNITS << view->unit_shift;
-}
-
+/* Never past the end of the pool, whatever the span's words say. */
 __u64 shmk_block_room(const struct shmk_view *view, __u32 block)
 {
 	__u32 s = block >> SHMK_SPAN_UNITS_SHIFT;
 	__u64 word = READ_ONCE(view->spans[s].word);
+	__u64 left = ((__u64)view->nr_spans << SHMK_SPAN_UNITS_SHIFT) - block;
 	__u64 nr;
 
-	if (SHMK_SPAN_KIND(word) == SHMK_SPAN_CUT)
-		return (__u64)shmk_class_units(SHMK_SPAN_CLASS(word) % SHMK_CLASSES)
-			<< view->unit_shift;
-	nr = READ_ONCE(view->spans[s].nr_spans);
-	if (nr == 0 || nr > view->nr_spans - s)
-		nr = 1;
-	return nr * span_bytes(view);
+	if (SHMK_SPAN_KIND(word) == SHMK_SPAN_CUT) {
+		nr = shmk_class_units(SHMK_SPAN_CLASS(word) % SHMK_CLASSES);
+	} else {
+		nr = READ_ONCE(view->spans[s].nr_spans);
+		if (nr == 0 || nr > view->nr_spans - s)
+			nr = 1;
+		nr *= SHMK_SPAN_UNITS;
+	}
+	return (nr < left ? nr : left) << view->unit_shift;
 }
 
 static bool block_valid(const struct shmk_view *view, __u32 block)

@@ -132,8 +132,11 @@ static bool span_empty(const struct own_span *sp)
 	return sp->nr_free == sp->nr_blocks;
 }
 
+/* One that is listed already was freed by two: by somebody who wrote where nobody may. */
 static void span_push(struct shmk *s, struct own_span *sp, uint32_t slot, uint32_t gen)
 {
+	if (unlikely(sp->listed[slot >> 6] >> (slot & 63) & 1))
+		return;
 	sp->listed[slot >> 6] |= 1ULL << (slot & 63);
 	sp->gens[slot] = gen;
 	sp->stack[sp->nr_free++] = (uint16_t)slot;
@@ -165,7 +168,8 @@ static void span_scan(struct shmk *s, struct own_span *sp, uint64_t bits)
 		    (sp->listed[slot >> 6] >> (slot & 63) & 1))
 			continue;
 		word = smp_load_acquire(&s->view.blocks[first + slot * sp->step].word);
-		if (SHMK_BLOCK_STATE(word) == SHMK_BLOCK_FREE)
+		/* With anything else in it, it could not be taken, but would be listed for ever. */
+		if (word == SHMK_BLOCK_WORD(SHMK_BLOCK_GEN(word), SHMK_BLOCK_FREE))
 			span_push(s, sp, slot, SHMK_BLOCK_GEN(word));
 		else if (SHMK_BLOCK_STATE(word) == SHMK_BLOCK_GONE)
 			sp->rescan = true;
@@ -802,7 +806,8 @@ void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t en
 		span_forget(s, sp);
 		sp = NULL;
 	}
-	if (!sp || unit % sp->step) {
+	/* Of a span of mine, but no block that I cut: by somebody who wrote where nobody may. */
+	if (!sp || unit % sp->step || unit / sp->step >= sp->nr_blocks) {
 		struct shmk_span *span = shared(s, index);
 
 		/* as shmk_block_hint(), but the second hint only with the first change */
@@ -873,6 +878,14 @@ void heap_exit(struct shmk *s)
 
 /* ---------------------------------------------------------- messages ---- */
 
+/* As this peer cut it: others may have written over the span's word. */
+static size_t room_locked(struct shmk *s, uint32_t block)
+{
+	const struct own_span *sp = s->heap->own[block >> SHMK_SPAN_UNITS_SHIFT];
+
+	return ((size_t)sp->step * sp->nr_spans) << s->view.unit_shift;
+}
+
 static int try_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 {
 	bool locked = lock(&s->lock);
@@ -882,6 +895,8 @@ static int try_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *
 		ret = block_alloc_locked(s, len, align, msg->entry, &msg->block, &msg->gen);
 		if (ret)
 			entry_put_locked(s, msg->entry);
+		else
+			msg->room = room_locked(s, msg->block);
 	}
 	unlock(&s->lock, locked);
 	return ret;
@@ -913,7 +928,6 @@ int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 	msg->id = 0;
 	msg->kind = SHMK_KIND_BLOCK;
 	msg->len = len;
-	msg->room = shmk_block_room(&s->view, msg->block);
 	msg->data = block_data(s, msg->block);
 	PROBE(alloc, s->self, msg->block, msg->len, msg->room);
 	return 0;

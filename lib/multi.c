@@ -87,8 +87,9 @@ static bool in_pool(struct shmk *s, uint32_t block, uint64_t len)
 	       len <= s->data_bytes - ((uint64_t)block << s->view.unit_shift);
 }
 
-/* -EUCLEAN: the list is not one that pack() made. */
-static int part_find(struct shmk *s, uint32_t envelope, unsigned int i, void **data, size_t *len)
+/* -EUCLEAN: the list is not one that pack() made. @name: of the part, as it was read once. */
+static int part_find(struct shmk *s, uint32_t envelope, unsigned int i, __u64 *name,
+		     void **data, size_t *len)
 {
 	__u64 part;
 	uint32_t root;
@@ -96,6 +97,7 @@ static int part_find(struct shmk *s, uint32_t envelope, unsigned int i, void **d
 	if (!in_pool(s, envelope + 1 + i, 0))
 		return -EUCLEAN;
 	part = READ_ONCE(*part_of(s, envelope, i));
+	*name = part;
 	if (SHMK_PART_KIND(part) == SHMK_PART_INLINE) {
 		*data = (unsigned char *)block_data(s, envelope) + SHMK_PART_ARG(part);
 		*len = SHMK_PART_GEN(part);
@@ -113,10 +115,11 @@ static int part_find(struct shmk *s, uint32_t envelope, unsigned int i, void **d
 int shmk_msg_part(const struct shmk_msg *whole, unsigned int i, void **data, size_t *len)
 {
 	uint32_t envelope;
+	__u64 part;
 
 	if (i >= envelope_of(whole, &envelope))
 		return -ENOENT;
-	return part_find(whole->shmk, envelope, i, data, len);
+	return part_find(whole->shmk, envelope, i, &part, data, len);
 }
 
 int64_t parts_copy(const struct shmk_msg *msg, void *buf, size_t room)
@@ -124,11 +127,12 @@ int64_t parts_copy(const struct shmk_msg *msg, void *buf, size_t room)
 	unsigned int i, n;
 	size_t at = 0, len;
 	uint32_t envelope;
+	__u64 part;
 	void *data;
 
 	n = envelope_of(msg, &envelope);
 	for (i = 0; i < n; i++) {
-		if (part_find(msg->shmk, envelope, i, &data, &len) || len > room - at)
+		if (part_find(msg->shmk, envelope, i, &part, &data, &len) || len > room - at)
 			return -EUCLEAN;
 		memcpy((unsigned char *)buf + at, data, len);
 		at += len;
@@ -291,10 +295,10 @@ static void pack_undo(struct shmk_msg *msgs, unsigned int n, struct shmk_msg *wh
 static int part_fill(const struct shmk_msg *whole, unsigned int i, struct shmk_msg *msg)
 {
 	struct shmk *s = whole->shmk;
-	__u64 part = READ_ONCE(*part_of(s, whole->block, i));
+	__u64 part;
 	void *data;
 	size_t len;
-	int ret = part_find(s, whole->block, i, &data, &len);
+	int ret = part_find(s, whole->block, i, &part, &data, &len);
 
 	if (ret)
 		return ret;

@@ -226,7 +226,8 @@ static inline int look_for_room(struct shmk_queue *q, struct look *l)
 		if (ahead < 0)
 			return -EAGAIN;
 		if (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY)
-			return 0;
+			/* With anything else in it no CAS would ever succeed. */
+			return likely(!SHMK_P_ARG(p)) ? 0 : -EUCLEAN;
 		look_skip(q, l, ahead);
 	} while (look_next(q, l) || look_again(q, l));
 	return -EUCLEAN;
@@ -577,6 +578,11 @@ static bool op_holds(uint32_t op)
 	return op == SHMK_OP_HELD || op == SHMK_OP_GOT || op == SHMK_OP_REDO;
 }
 
+static bool block_valid(struct shmk *s, uint32_t block)
+{
+	return block >> SHMK_SPAN_UNITS_SHIFT < s->view.nr_spans;
+}
+
 /* Fills @msg with the message that this peer holds and whose data begins at @ptr. */
 static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg *msg)
 {
@@ -588,7 +594,8 @@ static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg
 	for (i = 0; i < s->fresh_entry; i++) {
 		__u64 what = READ_ONCE(entry_at(s, i)->what);
 
-		if (!op_holds(SHMK_WHAT_OP(what)) ||
+		/* No block: inline, in its slot. */
+		if (!op_holds(SHMK_WHAT_OP(what)) || !block_valid(s, SHMK_WHAT_BLOCK(what)) ||
 		    !shmk_block_root(&s->view, SHMK_WHAT_BLOCK(what), &root) || root != block)
 			continue;
 		msg->data = block_data(s, block);
@@ -674,11 +681,6 @@ int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 }
 
 /* ----------------------------------------------------------- receiving -- */
-
-static bool block_valid(struct shmk *s, uint32_t block)
-{
-	return block >> SHMK_SPAN_UNITS_SHIFT < s->view.nr_spans;
-}
 
 /* Of a message that may be another's by now: a guess, exact if we take it. */
 static uint64_t message_len(struct shmk *s, __u64 p)
