@@ -7,7 +7,7 @@
 #   make check          everything, installing what is missing; ends in one summary line
 #   make demo           what shmk does, shown
 #   make bench          shmk and its peers side by side             [BENCH='-r 5 ping:64']
-#   make storm mutants explore   long modes of the tests: see Documentation/testing.rst
+#   make storm mutants explore fuzz   long modes of the tests: see Documentation/testing.rst
 #   make sparse style   checkers
 #   make install        [DESTDIR= prefix=/usr/local]; modules_install for the running kernel
 #
@@ -262,13 +262,15 @@ bench:
 bench-peers: bench-programs $(peer_prog)
 
 # Long modes; what is short of them is part of check.
-.PHONY: storm mutants explore
+.PHONY: storm mutants explore fuzz
 storm: selftests
 	$(B)/selftests/storm --kills 10000
 mutants:
 	selftests/mutate
 explore: selftests
 	EXPLORE_STATES=0 $(B)/selftests/explore
+fuzz: selftests
+	SHMK_FUZZ_SECONDS=$${SHMK_FUZZ_SECONDS:-300} SHMK_TEST_BACKEND=local $(B)/selftests/hostile_fuzz
 
 # ---- installing ----
 
