@@ -30,6 +30,7 @@
 #include "pool.h"
 #include "queue.h"
 #include "topic.h"
+#include "user.h"
 
 enum {
 	ON_DEVICE	= 1,
@@ -113,8 +114,11 @@ static int run_info(struct call *c)
 		.max_pool_bytes		= READ_ONCE(shmk_max_pool_bytes),
 		.max_total_bytes	= READ_ONCE(shmk_max_total_bytes),
 		.max_pools_per_user	= READ_ONCE(shmk_max_pools_per_user),
+		.max_peers_per_user	= READ_ONCE(shmk_max_peers_per_user),
+		.max_queues_per_user	= READ_ONCE(shmk_max_queues_per_user),
 	};
 	shmk_pool_totals(&c->arg.info);
+	shmk_user_totals(current_euid(), &c->arg.info);
 	return 0;
 }
 
@@ -396,7 +400,7 @@ struct command {
 
 static const struct command commands[] = {
 	[_IOC_NR(SHMK_IOC_INFO)] = {
-		ON_DEVICE, true, ARG(info), .run = run_info },
+		ON_DEVICE, true, ARG(info), .least = SHMK_INFO_SIZE_1, .run = run_info },
 	[_IOC_NR(SHMK_IOC_POOL_CREATE)] = {
 		ON_DEVICE, ARG(pool_create), .run = run_pool_create,
 		.commit = commit_pool_create },
@@ -521,7 +525,8 @@ abort:
 /* What user space was compiled with must be what we are compiled with. */
 static void check_abi(void)
 {
-	BUILD_BUG_ON(sizeof(struct shmk_info) != 48);
+	BUILD_BUG_ON(sizeof(struct shmk_info) != 64);
+	BUILD_BUG_ON(offsetof(struct shmk_info, max_peers_per_user) != SHMK_INFO_SIZE_1);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_create) != 128);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_open) != 72);
 	BUILD_BUG_ON(sizeof(struct shmk_pool_destroy) != 72);

@@ -12,6 +12,7 @@
 #include "ioctl.h"
 #include "peer.h"
 #include "pool.h"
+#include "user.h"
 
 #define CREATE_TRACE_POINTS
 #include "trace.h"
@@ -31,6 +32,14 @@ MODULE_PARM_DESC(max_total_bytes, "memory of all pools together (0: no limit)");
 unsigned int shmk_max_pools_per_user;
 module_param_named(max_pools_per_user, shmk_max_pools_per_user, uint, 0644);
 MODULE_PARM_DESC(max_pools_per_user, "pools that one user may have made (0: no limit)");
+
+unsigned int shmk_max_peers_per_user;
+module_param_named(max_peers_per_user, shmk_max_peers_per_user, uint, 0644);
+MODULE_PARM_DESC(max_peers_per_user, "peers that one user may have in all pools (0: no limit)");
+
+unsigned int shmk_max_queues_per_user;
+module_param_named(max_queues_per_user, shmk_max_queues_per_user, uint, 0644);
+MODULE_PARM_DESC(max_queues_per_user, "queues and topics that one user may have made (0: no limit)");
 
 static const struct file_operations device_ops = {
 	.owner		= THIS_MODULE,

@@ -56,6 +56,7 @@
 #include "pool.h"
 #include "queue.h"
 #include "trace.h"
+#include "user.h"
 
 #define DEFAULT_ENTRIES		4096
 
@@ -204,6 +205,14 @@ static int ledger_take(struct shmk_peer *peer)
 	return 0;
 }
 
+/* Once, by the ender, or by who drops a peer that was never seen. */
+static void uncharge(struct shmk_peer *peer)
+{
+	if (peer->charged)
+		shmk_user_uncharge(peer->user, SHMK_QUOTA_PEERS);
+	peer->charged = false;
+}
+
 static void peer_put(struct shmk_peer *peer)
 {
 	if (!refcount_dec_and_test(&peer->refs))
@@ -212,6 +221,8 @@ static void peer_put(struct shmk_peer *peer)
 		id_drop(peer);
 	if (peer->mm)
 		mmu_notifier_put(&peer->mm->notifier);
+	uncharge(peer);
+	shmk_user_put(peer->user);
 	put_pid(peer->pid);
 	kvfree(peer->opens);
 	shmk_reader_exit(&peer->reader);
@@ -246,6 +257,18 @@ static struct shmk_peer *peer_alloc(struct shmk_pool *pool, const struct shmk_at
 	return peer;
 }
 
+static int user_take(struct shmk_peer *peer)
+{
+	int err;
+
+	peer->user = shmk_user_find(peer->uid);
+	if (!peer->user)
+		return -ENOMEM;
+	err = shmk_user_charge(peer->user, SHMK_QUOTA_PEERS);
+	peer->charged = !err;
+	return err;
+}
+
 /* No lock of ours around this: it takes mmap_lock. */
 static int mm_take(struct shmk_peer *peer)
 {
@@ -262,7 +285,8 @@ static int mm_take(struct shmk_peer *peer)
  * @pool: the pool
  * @args: checked by the caller; peer and gen are filled
  *
- * Return: a reference for the attachment file, or -ENOMEM, -ENOSPC, -EINTR, -ESHUTDOWN.
+ * Return: a reference for the attachment file, or -ENOMEM, -ENOSPC, -EPERM, -EINTR,
+ * -ESHUTDOWN.
  */
 struct shmk_peer *shmk_peer_create(struct shmk_pool *pool, struct shmk_attach *args)
 {
@@ -271,7 +295,9 @@ struct shmk_peer *shmk_peer_create(struct shmk_pool *pool, struct shmk_attach *a
 
 	if (!peer)
 		return ERR_PTR(-ENOMEM);
-	err = mm_take(peer) ?: shmk_point(SHMK_AT_ATTACH_MM);
+	err = user_take(peer) ?: shmk_point(SHMK_AT_ATTACH_USER);
+	if (!err)
+		err = mm_take(peer) ?: shmk_point(SHMK_AT_ATTACH_MM);
 	if (!err)
 		err = id_take(peer) ?: shmk_point(SHMK_AT_ATTACH_ID);
 	if (!err)
@@ -487,6 +513,7 @@ static void end_finish(struct shmk_peer *peer)
 	shmk_pass(SHMK_AT_END_CLEARED);
 	shmk_queue_close_all(peer);
 	shmk_pass(SHMK_AT_END_CLOSED);
+	uncharge(peer);
 
 	spin_lock(&pool->lock);
 	WRITE_ONCE(peer->stage, SHMK_PEER_STAGE_GONE);

@@ -20,6 +20,7 @@
 #include "settle.h"
 
 struct shmk_pool;
+struct shmk_user;
 
 /*
  * One way only. Who moves a peer from ALIVE to ENDING settles it, and nobody
@@ -67,6 +68,7 @@ struct shmk_peer {
 	bool rdonly;
 	struct pid *pid;		/* of the thread group that attached */
 	kuid_t uid;
+	struct shmk_user *user;		/* of @uid, a reference */
 	char comm[TASK_COMM_LEN];
 	u64 attached_ns;
 
@@ -74,6 +76,7 @@ struct shmk_peer {
 
 	/* The ender's alone. */
 	struct work_struct work;
+	bool charged;			/* counts for @user; before, of who attaches */
 	u64 began_ns;
 	u32 high;			/* entries to look at */
 	u32 cursor;			/* 0 .. 2 * high, see peer.c */

@@ -40,6 +40,7 @@ static const struct {
 	[SHMK_AT_CALL_FD] = { "CALL_FD", true },
 	[SHMK_AT_CALL_COPIED] = { "CALL_COPIED", true },
 	[SHMK_AT_CALL_COMMITTED] = { "CALL_COMMITTED", false },
+	[SHMK_AT_ATTACH_USER] = { "ATTACH_USER", true },
 	[SHMK_AT_ATTACH_MM] = { "ATTACH_MM", true },
 	[SHMK_AT_ATTACH_ID] = { "ATTACH_ID", true },
 	[SHMK_AT_LEDGER_GROWN] = { "LEDGER_GROWN", false },

@@ -11,8 +11,9 @@
  *   shmk_mm.lock        (peer.c) the peers of one mm
  *   pool->lock          everything that changes in one pool
  *   pool->events.lock   (event.h)
+ *   users_lock          (user.c)
  *
- * A dying process takes the last three only, and final references pools_lock.
+ * A dying process takes the last four only, and final references pools_lock.
  */
 #ifndef SHMK_POOL_H
 #define SHMK_POOL_H

@@ -29,6 +29,7 @@
 #include "queue.h"
 #include "topic.h"
 #include "trace.h"
+#include "user.h"
 
 #define RING_ALIGN	256U	/* no ring shares its cache lines, or their neighbours */
 
@@ -48,8 +49,22 @@ int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues, u32 nr_rows)
 	return 0;
 }
 
+static void uncharge(struct shmk_queue *queue)
+{
+	if (!queue->user)
+		return;
+	shmk_user_uncharge(queue->user, SHMK_QUOTA_QUEUES);
+	shmk_user_put(queue->user);
+	queue->user = NULL;
+}
+
 void shmk_queues_free(struct shmk_pool *pool)
 {
+	struct shmk_queue *queue;
+
+	if (pool->queues)
+		list_for_each_entry(queue, &pool->rings, node)
+			uncharge(queue);
 	kvfree(pool->queues);
 	bitmap_free(pool->row_ids);
 	bitmap_free(pool->queue_ids);
@@ -118,6 +133,7 @@ static int reserve_locked(struct shmk_peer *peer, struct shmk_queue_create *args
 {
 	struct shmk_pool *pool = peer->pool;
 	struct shmk_queue *queue;
+	int err;
 	u32 id;
 
 	if (!shmk_peer_alive(peer))
@@ -130,21 +146,32 @@ static int reserve_locked(struct shmk_peer *peer, struct shmk_queue_create *args
 	queue = &pool->queues[id];
 	if (!place_locked(pool, queue, bytes))
 		return -ENOSPC;
-	if (shmk_topic_reserve_locked(pool, id, args)) {
-		list_del(&queue->node);
-		return -ENOSPC;
-	}
+	err = shmk_topic_reserve_locked(pool, id, args);
+	if (err)
+		goto unplace;
+	err = shmk_user_charge(peer->user, SHMK_QUOTA_QUEUES);
+	if (err)
+		goto unreserve;
+	shmk_user_get(peer->user);
+	queue->user = peer->user;
 	__set_bit(id, pool->queue_ids);
 	queue->stage = SHMK_QUEUE_STAGE_BUSY;
 	strscpy(queue->name, args->name, sizeof(queue->name));
 	args->id = id;
 	args->gen = queue_gen(pool, id) + 1;
 	return 0;
+
+unreserve:
+	shmk_topic_unreserve_locked(pool, id);
+unplace:
+	list_del(&queue->node);
+	return err;
 }
 
 static void unreserve_locked(struct shmk_pool *pool, struct shmk_queue *queue)
 {
 	list_del(&queue->node);
+	uncharge(queue);
 	shmk_topic_unreserve_locked(pool, queue_id(pool, queue));
 	__clear_bit(queue_id(pool, queue), pool->queue_ids);
 	queue->stage = SHMK_QUEUE_STAGE_FREE;
@@ -185,7 +212,7 @@ static void abort_create(struct shmk_pool *pool, struct shmk_queue *queue)
  *
  * Followed by shmk_queue_publish() or shmk_queue_abort().
  *
- * Return: 0, -EINVAL, -EACCES, -EEXIST, -ENOSPC or -ENXIO.
+ * Return: 0, -EINVAL, -EACCES, -EEXIST, -ENOSPC, -EPERM or -ENXIO.
  */
 int shmk_queue_create(struct shmk_peer *peer, struct shmk_queue_create *args)
 {

@@ -15,6 +15,7 @@
 
 struct shmk_peer;
 struct shmk_pool;
+struct shmk_user;
 
 enum shmk_queue_stage {
 	SHMK_QUEUE_STAGE_FREE,
@@ -29,6 +30,7 @@ enum shmk_queue_stage {
  * @nr_open: peers that have it open; pool->lock
  * @nr_files: queue side files; pool->lock
  * @name: pool->lock
+ * @user: for whom it counts, unless FREE; pool->lock
  * @offset: of the ring in the control region; pool->lock
  * @bytes: of the ring with its slots; pool->lock
  * @rv: changes under pool->lock and only while @nr_open and @nr_files are both
@@ -42,6 +44,7 @@ struct shmk_queue {
 	u32 nr_open;
 	u32 nr_files;
 	char name[SHMK_NAME_LEN];
+	struct shmk_user *user;
 	u64 offset;
 	u64 bytes;
 	struct shmk_ring_view rv;

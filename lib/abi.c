@@ -17,7 +17,7 @@
 SIZE(void *, 8);
 
 /* <linux/shmk.h> */
-SIZE(struct shmk_info, 48);
+SIZE(struct shmk_info, 64);
 SIZE(struct shmk_pool_create, 128);
 SIZE(struct shmk_pool_open, 72);
 SIZE(struct shmk_pool_destroy, 72);

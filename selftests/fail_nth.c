@@ -363,12 +363,16 @@ static bool wrong(const char *fmt, ...)
 
 struct count {
 	uint64_t pools, bytes, peers, queues, fds;
+	uint64_t user_peers, user_queues;	/* as counted for our uid */
 };
 
 static struct count count(void)
 {
 	struct shmk_info info = test_info(device);
-	struct count c = { .pools = info.nr_pools, .bytes = info.total_bytes };
+	struct count c = {
+		.pools = info.nr_pools, .bytes = info.total_bytes,
+		.user_peers = info.user_peers, .user_queues = info.user_queues,
+	};
 	struct shmk_pool_info p;
 
 	if (pool >= 0 && !raw_pool_info(pool, &p)) {

@@ -70,6 +70,7 @@ FIXTURE(limit)
 {
 	int device;
 	long long max_pool_bytes, max_total_bytes, max_pools_per_user;
+	long long max_peers_per_user, max_queues_per_user;
 };
 
 FIXTURE_SETUP(limit)
@@ -82,6 +83,10 @@ FIXTURE_SETUP(limit)
 	self->max_pool_bytes = read_number(PARAMS "max_pool_bytes");
 	self->max_total_bytes = read_number(PARAMS "max_total_bytes");
 	self->max_pools_per_user = read_number(PARAMS "max_pools_per_user");
+	self->max_peers_per_user = read_number(PARAMS "max_peers_per_user");
+	self->max_queues_per_user = read_number(PARAMS "max_queues_per_user");
+	ASSERT_LE(0, self->max_peers_per_user);
+	ASSERT_LE(0, self->max_queues_per_user);
 	ASSERT_LE(0, self->max_pool_bytes);
 	ASSERT_LE(0, self->max_total_bytes);
 	ASSERT_LE(0, self->max_pools_per_user);
@@ -92,7 +97,11 @@ FIXTURE_TEARDOWN(limit)
 	EXPECT_EQ(0, write_number(PARAMS "max_pool_bytes", self->max_pool_bytes));
 	EXPECT_EQ(0, write_number(PARAMS "max_total_bytes", self->max_total_bytes));
 	EXPECT_EQ(0, write_number(PARAMS "max_pools_per_user", self->max_pools_per_user));
+	EXPECT_EQ(0, write_number(PARAMS "max_peers_per_user", self->max_peers_per_user));
+	EXPECT_EQ(0, write_number(PARAMS "max_queues_per_user", self->max_queues_per_user));
 	EXPECT_EQ(0, test_no_pools(self->device));
+	EXPECT_EQ(0, test_info(self->device).user_peers);
+	EXPECT_EQ(0, test_info(self->device).user_queues);
 	EXPECT_EQ(0, test_sysfs_pools());
 	close(self->device);
 }
@@ -552,13 +561,149 @@ TEST_F_TIMEOUT(limit, max_pools_per_user_counts_by_maker, 120)
 	close(fd[1]);
 }
 
-/* ---- ids and room inside a pool ---- */
+/* ---- what one user may have ---- */
 
 static int attach_poisoned(int fd, struct shmk_attach *args)
 {
 	*args = (struct shmk_attach){ .size = sizeof(*args), .peer = 0xa5a5a5a5, .gen = 0xa5a5a5a5 };
 	return raw(fd, SHMK_IOC_ATTACH, args);
 }
+
+struct quota_arg {
+	int device, pool;
+};
+
+/* Another user, who is told nothing of the first one's, and may have as much itself. */
+static int has_two_of_each(int sock, void *arg)
+{
+	struct quota_arg *q = arg;
+	struct shmk_queue_close remove = { .size = sizeof(remove) };
+	int att[3];
+
+	(void)sock;
+	test_become(&other);
+	CHILD_CHECK(!test_info(q->device).user_peers);
+	att[0] = raw_attach(q->pool, 0, 0, NULL);
+	att[1] = raw_attach(q->pool, SHMK_ATTACH_F_RDONLY, 0, NULL);
+	CHILD_CHECK(att[0] >= 0 && att[1] >= 0);
+	CHILD_CHECK(raw_attach(q->pool, 0, 0, NULL) == -EPERM);
+	CHILD_CHECK(test_info(q->device).user_peers == 2);
+	CHILD_CHECK(!raw_queue_create(att[0], "theirs", 1, &remove.id, &remove.gen));
+	CHILD_CHECK(!raw_queue_create(att[0], "theirs2", 1, NULL, NULL));
+	CHILD_CHECK(raw_queue_create(att[0], "theirs3", 1, NULL, NULL) == -EPERM);
+	CHILD_CHECK(test_info(q->device).user_queues == 2);
+	return 0;
+}
+
+static int attaches_and_parks(int sock, void *arg)
+{
+	const struct quota_arg *q = arg;
+
+	CHILD_CHECK(raw_attach(q->pool, 0, 0, NULL) >= 0);
+	CHILD_CHECK(!test_say(sock, 0, 0, 0));
+	test_park(sock);
+}
+
+TEST_F_TIMEOUT(limit, max_peers_per_user_counts_in_all_pools, 120)
+{
+	struct quota_arg q = { .device = self->device };
+	struct shmk_attach ids;
+	struct test_child c;
+	struct test_msg m;
+	int p[2], att[3];
+
+	p[0] = pool(self->device, SPAN_BYTES, 12);
+	p[1] = pool(self->device, SPAN_BYTES, 12);
+	ASSERT_LE(0, p[0]);
+	ASSERT_LE(0, p[1]);
+	q.pool = p[0];
+	ASSERT_EQ(0, write_number(PARAMS "max_peers_per_user", 2));
+	ASSERT_EQ(0, write_number(PARAMS "max_queues_per_user", 2));
+	EXPECT_EQ(2, test_info(self->device).max_peers_per_user);
+	att[0] = attach_poisoned(p[0], &ids);
+	att[1] = raw_attach(p[1], SHMK_ATTACH_F_RDONLY, 0, NULL);
+	ASSERT_LE(0, att[0]);
+	ASSERT_LE(0, att[1]);
+	EXPECT_EQ(2, test_info(self->device).user_peers);
+	EXPECT_EQ(-EPERM, attach_poisoned(p[0], &ids));
+	EXPECT_EQ(0xa5a5a5a5, ids.peer);
+	EXPECT_EQ(-EPERM, attach_poisoned(p[1], &ids));
+	/* Each user has its own. */
+	EXPECT_EQ(0, test_child_run(has_two_of_each, &q));
+	/* At run time: more, and less than there are. */
+	ASSERT_EQ(0, write_number(PARAMS "max_peers_per_user", 3));
+	att[2] = raw_attach(p[0], 0, 0, NULL);
+	ASSERT_LE(0, att[2]);
+	ASSERT_EQ(0, write_number(PARAMS "max_peers_per_user", 1));
+	close(att[2]);
+	EXPECT_EQ(0, raw_detach(att[1]));
+	EXPECT_EQ(-EPERM, raw_attach(p[1], 0, 0, NULL));
+	/* It is the peer that counts, not its file. */
+	EXPECT_EQ(0, raw_detach(att[0]));
+	EXPECT_EQ(0, test_info(self->device).user_peers);
+	close(att[0]);
+	close(att[1]);
+
+	ASSERT_EQ(0, test_child_start(&c, attaches_and_parks, &q));
+	ASSERT_EQ(0, test_hear(c.sock, &m));
+	EXPECT_EQ(-EPERM, raw_attach(p[0], 0, 0, NULL));
+	EXPECT_EQ(SIGKILL, test_child_kill(&c));
+	att[0] = raw_attach(p[0], 0, 0, NULL);
+	EXPECT_LE(0, att[0]);
+	close(att[0]);
+	close(p[0]);
+	close(p[1]);
+}
+
+TEST_F_TIMEOUT(limit, max_queues_per_user_counts_by_maker, 120)
+{
+	struct quota_arg q = { .device = self->device };
+	struct shmk_queue_create args = { .size = sizeof(args), .name = "c", .capacity = 1,
+					  .id = 0xa5a5a5a5 };
+	uint32_t id, gen;
+	int att;
+
+	q.pool = pool(self->device, MiB, 12);
+	ASSERT_LE(0, q.pool);
+	ASSERT_EQ(0, write_number(PARAMS "max_queues_per_user", 2));
+	ASSERT_EQ(0, write_number(PARAMS "max_peers_per_user", 2));
+	EXPECT_EQ(2, test_info(self->device).max_queues_per_user);
+	att = raw_attach(q.pool, 0, 0, NULL);
+	ASSERT_LE(0, att);
+	ASSERT_EQ(0, raw_queue_create(att, "a", 1, &id, &gen));
+	ASSERT_EQ(0, raw_queue_create(att, "b", 1, NULL, NULL));
+	EXPECT_EQ(2, test_info(self->device).user_queues);
+	EXPECT_EQ(-EPERM, raw(att, SHMK_IOC_QUEUE_CREATE, &args));
+	EXPECT_EQ(0xa5a5a5a5, args.id);
+	EXPECT_EQ(-EEXIST, raw_queue_create(att, "b", 1, NULL, NULL));
+	/* Another one's queues in the same pool are its own; they go with the pool. */
+	EXPECT_EQ(0, test_child_run(has_two_of_each, &q));
+	/* Whoever makes room. What its maker has left behind is still its maker's. */
+	ASSERT_EQ(0, raw_queue_close(att, SHMK_IOC_QUEUE_CLOSE, id, gen));
+	ASSERT_EQ(0, raw_queue_close(att, SHMK_IOC_QUEUE_REMOVE, id, gen));
+	EXPECT_EQ(1, test_info(self->device).user_queues);
+	close(att);
+	EXPECT_EQ(1, test_info(self->device).user_queues);
+	att = raw_attach(q.pool, 0, 0, NULL);
+	ASSERT_LE(0, att);
+	EXPECT_EQ(0, raw(att, SHMK_IOC_QUEUE_CREATE, &args));
+	EXPECT_EQ(-EPERM, raw_queue_create(att, "d", 1, NULL, NULL));
+	/* What fails for another reason counts nothing. */
+	ASSERT_EQ(0, write_number(PARAMS "max_queues_per_user", 3));
+	EXPECT_EQ(-ENOSPC, raw_queue_create(att, "large", SHMK_CAPACITY_MAX, NULL, NULL));
+	args.flags = SHMK_QUEUE_F_TOPIC;
+	strcpy(args.name, "topic");
+	args.capacity = 4;
+	args.nr_readers = args.nr_holds = args.depth = args.msg_bytes = 1;
+	args.nr_elements = 6;
+	EXPECT_EQ(-EINVAL, raw(att, SHMK_IOC_QUEUE_CREATE, &args));
+	EXPECT_EQ(0, raw_queue_create(att, "d", 1, NULL, NULL));
+	EXPECT_EQ(3, test_info(self->device).user_queues);
+	close(att);
+	close(q.pool);
+}
+
+/* ---- ids and room inside a pool ---- */
 
 TEST_F_TIMEOUT(limit, peer_ids_run_out_with_ENOSPC_and_come_back, 120)
 {

@@ -326,9 +326,12 @@ static bool nothing_left(void)
 		/* Its maker may not have lived to destroy it. */
 		raw_pool_destroy(dev, tour_pool);
 		must("info", raw(dev, SHMK_IOC_INFO, &info));
-	} while ((info.nr_pools || info.total_bytes) && now_ns() < end);
+	} while ((info.nr_pools || info.total_bytes || info.user_peers || info.user_queues) &&
+		 now_ns() < end);
 	close(dev);
-	return !info.nr_pools || sweep_fail("%u pools are left", info.nr_pools);
+	return (!info.nr_pools && !info.user_peers && !info.user_queues) ||
+	       sweep_fail("%u pools are left, %u peers, %u queues", info.nr_pools,
+			  info.user_peers, info.user_queues);
 }
 
 /* Wherever its maker was killed, a queue is there or not, and can be removed. */

@@ -64,6 +64,10 @@
  * @max_pools_per_user: 0: no limit
  * @nr_pools: pools there are
  * @total_bytes: memory of all pools, control regions included
+ * @max_peers_per_user: in all pools; 0: no limit
+ * @max_queues_per_user: queues and topics, in all pools; 0: no limit
+ * @user_peers: that the caller's effective uid has now
+ * @user_queues: likewise
  */
 struct shmk_info {
 	__u32 size;
@@ -75,7 +79,13 @@ struct shmk_info {
 	__u32 max_pools_per_user;
 	__u32 nr_pools;
 	__aligned_u64 total_bytes;
+	__u32 max_peers_per_user;
+	__u32 max_queues_per_user;
+	__u32 user_peers;
+	__u32 user_queues;
 };
+
+#define SHMK_INFO_SIZE_1	48	/* of version 1 */
 
 #define SHMK_FEATURE_URING_BELL	0x1	/* SHMK_IOC_BELL also as IORING_OP_URING_CMD */
 
