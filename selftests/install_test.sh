@@ -228,6 +228,7 @@ system_files_are_in_place() {
 	grep -q "^SUBSYSTEM==.*GROUP=\"shmk\", MODE=\"0660\"$" udev/rules.d/70-shmk.rules
 	grep -qx "g shmk -" sysusers.d/shmk.conf
 	grep -qx shmk modules-load.d/shmk.conf
+	grep -q "^complete .* shmk$" ../share/bash-completion/completions/shmk
 	exec=$(sed -n "s/^ExecStart=//p" systemd/system/shmk-pools.service)
 	mkdir -p /etc/shmk/pools.d
 	echo "size 1M" > "/etc/shmk/pools.d/local:boot.conf"
