@@ -61,6 +61,8 @@ a_wait_for_the_close_has_a_deadline_and_may_come_early() {
 	ends 143 $r
 	shmk wait "$pool.2" --until-closed --wait --timeout 20s & w=$!
 	echo x | shmk send "$pool.2/q" --create --timeout 20s & s=$!
+	# It stays until somebody takes it.
+	until_true eval "shmk show '$pool.2' --json | grep -q '\"rdonly\": true'"
 	expect 0 shmk recv "$pool.2/q" --wait --timeout 20s
 	ends 0 $s
 	ends 0 $w
