@@ -376,17 +376,35 @@ static void op_mail(struct member *m, struct shmk_queue *q)
 	(void)q;
 }
 
+/* Whatever it tells of lies in the pool. */
+static int told(const struct shmk_holding *h, void *arg)
+{
+	const struct shmk *s = arg;
+
+	if (h->block != SHMK_NO_BLOCK &&
+	    (h->offset >= s->data_bytes || h->room > s->data_bytes - h->offset))
+		abort();
+	return 0;
+}
+
 static void op_look(struct member *m, struct shmk_queue *q)
 {
 	struct shmk_queue_stats stats;
 	struct shmk_pool_stat pool;
 	struct shmk_peer peer;
 	struct shmk_event event;
+	struct shmk_pool_space space;
 	char report[400];
 
-	switch (rnd(6)) {
+	switch (rnd(8)) {
 	case 0:
 		shmk_pool_check(m->s, report, sizeof(report));
+		break;
+	case 6:
+		shmk_pool_dump(m->s, told, m->s);
+		break;
+	case 7:
+		shmk_pool_space(m->s, &space);
 		break;
 	case 1:
 		shmk_pool_stat(m->s, &pool);
