@@ -167,14 +167,17 @@ press_() {
 		sleep 0.05
 	done
 }
-# The screen is just this, but for pids and ages.
+# The screen below its two first lines is just what want says, but for the pid and the age. It may be
+# caught while it is drawn.
 screen_is_() {
-	sed "s/ $r / PID /; s/  *[0-9.]* m*s$/ AGE/; s/ *$//" screen > got.screen
-	diff want got.screen && return
-	exit 1
+	screen_
+	sed "1,2d; s/^ *$id *$r /$(printf '%7s' "$id") PID /; s/  *[0-9.]* m*s$/ AGE/; s/ *$//" screen > got.screen
+	cmp -s want got.screen
 }
 top_on_a_terminal() {
 	command -v tmux > /dev/null || skip "no tmux here"
+	# In a place of its own, so that no other pool is in the list.
+	mkdir local && export SHMK_LOCAL_DIR="$PWD/local"
 	make_pool
 	shmk queue create "$pool/q" && printf 'a b c' | shmk send --raw "$pool/q" --block 1K || exit 1
 	shmk recv "$pool/p" --create --follow > got 2> r.err & r=$!
@@ -182,13 +185,9 @@ top_on_a_terminal() {
 	id=$(shmk show "$pool" | sed -n "s/^ *\([0-9]*\)  *$r .*/\1/p")
 	tmux_ new-session -d -x 130 -y 12 "PATH='$PATH' TERM=screen shmk top -d 100ms '$pool'; echo status \$?; cat" 2> tmux.err ||
 		skip "tmux does not start: $(cat tmux.err)"
-	trap 'tmux_ kill-server' EXIT
+	at_exit="tmux_ kill-server"
 	press_ "^ *0 q  *1/64 "
-	cat > want <<-END
-	$pool  4 MiB [#.........] 0% used, 1 blocks, largest free 3.9 MiB; by id
-	END
-	head -n 1 screen | diff want - || exit 1
-	sed -i 1,2d screen
+	press_ "^$pool  4 MiB \[#[.]*\] 0% used, 1 blocks, largest free 3.9 MiB; by id$"
 	{
 		printf '%7s %8s %-16s %-10s %6s %8s %10s %8s\n' PEER PID COMM STATE UID BLOCKS HELD AGE
 		printf '%7s PID %-16s %-10s %6s %8s %10s AGE\n' "$id" shmk alive "$(id -u)" 0 "0 B"
@@ -198,8 +197,11 @@ top_on_a_terminal() {
 		echo; echo; echo; echo
 		echo "Enter in  Bksp back  s sort  o order  x reset  h help  q quit"
 	} > want
-	sed -i "s/^ *$id *$r /$(printf '%7s' "$id") PID /" screen
-	screen_is_
+	left=100
+	until screen_is_; do
+		[ $((left -= 1)) -gt 0 ] || { diff want got.screen; exit 1; }
+		sleep 0.05
+	done
 	press_ "k  *mark another" h
 	press_ "^ *0 q  *1/64 " h
 	press_ "by blocks$" s
@@ -223,13 +225,6 @@ top_on_a_terminal() {
 	press_ "^status 0" q
 	tmux_ respawn-pane -k "PATH='$PATH' TERM=screen shmk top -d 100ms"
 	press_ "^$pool "
-	# There may be others; the marked line is in reverse.
-	left=50
-	until tmux_ capture-pane -p -e | grep "$pool " | grep -q '[[;]7m'; do
-		[ $((left -= 1)) -gt 0 ] || { echo "cannot mark $pool"; tmux_ capture-pane -p -e | cat -v; exit 1; }
-		tmux_ send-keys Down
-		sleep 0.2
-	done
 	press_ "reset pool \"$pool\"" x
 	press_ "\"$pool\" is empty now" y
 	tmux_ send-keys q

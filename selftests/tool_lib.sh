@@ -29,6 +29,8 @@ fi
 
 # ---- helpers ----
 
+at_exit=	# a command for a test's end, whatever that is
+
 skip() { echo "$*" > "$dir/skip"; exit 0; }
 # expect STATUS COMMAND...: its output is in out, its complaints in err
 expect() {
@@ -96,7 +98,7 @@ run_tests() {
 		cd "$dir" || exit 1
 		echo $$ > pgid
 		# Not $(jobs -p): a subshell has no jobs in some shells.
-		trap 'jobs -p > jobs; kill -KILL $(cat jobs) 2> /dev/null; wait' EXIT
+		trap '$at_exit; jobs -p > jobs; kill -KILL $(cat jobs) 2> /dev/null; wait' EXIT
 		$one
 		exit
 	fi
@@ -124,7 +126,12 @@ run_tests() {
 			echo "not ok $n $t"
 			failed=1
 		fi
-		shmk pool rm "$pool" 2> /dev/null
+		# Who was just killed may still be on the way out.
+		for i in 1 2 3 4 5 6 7 8 9 10; do
+			shmk pool rm "$pool" 2> /dev/null
+			[ $? = 4 ] || break
+			sleep 0.1
+		done
 		rm -rf "$dir"
 	done
 	exit $failed
