@@ -653,6 +653,7 @@ static bool recv_ready(const struct shmk_ring_view *rv)
 	return false;
 }
 
+/* Without room, too, there is something to do for who finds a mailbox closed: give up. */
 static bool send_ready(const struct shmk_ring_view *rv)
 {
 	__u64 pos = READ_ONCE(rv->ring->tail);
@@ -660,6 +661,8 @@ static bool send_ready(const struct shmk_ring_view *rv)
 	__s32 ahead;
 	__u64 p;
 
+	if (shmk_ring_closed(rv))					/* M1 */
+		return true;
 	for (i = 0; i <= 2U << rv->capacity_shift; i++, pos++) {
 		p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);
 		ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));

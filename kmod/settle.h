@@ -118,10 +118,17 @@ void shmk_settle_queue(const struct shmk_view *view,
 void shmk_settle_usage(const struct shmk_view *view, __u32 first, __u32 end,
 		       struct shmk_settled *usage);
 
+/* A mailbox whose owner lives and has closed it. Relaxed: a hint, but behind S2; see mail.c. */
+static inline bool shmk_ring_closed(const struct shmk_ring_view *rv)
+{
+	return (READ_ONCE(rv->ring->role_recv) & 0xffff) == SHMK_ROLE_CLOSED;
+}
+
 /**
  * shmk_ring_ready() - is there something to do for a side of a queue?
  *
- * SHMK_SIDE_RECV: a message that nobody has taken. SHMK_SIDE_SEND: room.
+ * SHMK_SIDE_RECV: a message that nobody has taken. SHMK_SIDE_SEND: room, or nobody who
+ * will make room: see shmk_ring_closed().
  * Looks at no more than three laps of the ring. A topic's sides are asked by
  * shmk_topic_ready() and shmk_topic_room().
  */

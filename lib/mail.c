@@ -8,7 +8,12 @@
  * waits aside in a private list; its blocks stand in the ledger as GOT.
  *
  * Who closes a mailbox and lives writes CLOSED into the role word of its ring:
- * senders may have the queue open.
+ * senders may have the queue open. They are ready to give up then, room or not:
+ *
+ *   owner                              sender that waits for room
+ *   M1  role := CLOSED                 S1  waiters := 1
+ *       full fence                     S2  full fence
+ *       waiters set? ring              S3  room, or CLOSED?
  *
  * The queue of a dead owner is removed by the first who can: who finds out when
  * sending, or opens a mailbox of his own. While others have it open that fails,
@@ -20,7 +25,6 @@
 
 #include "mail.h"
 
-#define CLOSED	0xffffU		/* for a peer, in ring->role_recv */
 #define INLINE	32U		/* fits into any slot with its tag */
 
 /* The mailbox of another, as this attachment has it open. */
@@ -47,11 +51,6 @@ uint32_t mail_gen(struct shmk *s, uint32_t id)
 		return 0;
 	word = smp_load_acquire(&peers[id].word);
 	return SHMK_PEER_STATE(word) == SHMK_PEER_ALIVE ? SHMK_PEER_GEN(word) : 0;
-}
-
-static bool box_closed(const struct shmk_queue *q)
-{
-	return (READ_ONCE(q->rv.ring->role_recv) & 0xffff) == CLOSED;
 }
 
 static struct mail_route *route_find(struct shmk *s, uint32_t id, uint32_t gen)
@@ -190,9 +189,11 @@ static int send_to(struct shmk *s, struct seek *k, struct shmk_msg *msg, int64_t
 	for (;;) {
 		if (receiver_gone(s, k))
 			return -EPIPE;
-		if (box_closed(k->q))
+		if (shmk_ring_closed(&k->q->rv))
 			return -ENOENT;
 		ret = shmk_send(k->q, msg, SHMK_TRY);
+		if (ret == -EPIPE)
+			continue;
 		if (ret != -EAGAIN || deadline == SHMK_TRY)
 			return ret;
 		ret = wait_side_event(k->q, SHMK_SIDE_SEND, receiver_gone, k, deadline);
@@ -403,7 +404,10 @@ int shmk_mailbox_open(struct shmk *s, const struct shmk_mailbox_opts *opts,
 	return ret;
 }
 
-/* Closed first, then emptied: a sender that waits for room finds it closed. */
+/*
+ * Closed first, then emptied: a sender that waits for room finds it closed. One that has
+ * begun to send by then may still fill it, so room is not what the others are told of.
+ */
 void shmk_mailbox_close(struct shmk_mailbox *mb)
 {
 	char name[SHMK_NAME_LEN];
@@ -413,8 +417,8 @@ void shmk_mailbox_close(struct shmk_mailbox *mb)
 	if (!mb)
 		return;
 	s = mb->shmk;
-	WRITE_ONCE(mb->q->rv.ring->role_recv, (__u64)s->gen << 32 | CLOSED);
-	smp_mb();
+	WRITE_ONCE(mb->q->rv.ring->role_recv, (__u64)s->gen << 32 | SHMK_ROLE_CLOSED);
+	wait_wake(mb->q, SHMK_SIDE_SEND);			/* M1 */
 	do {
 		ret = mail_pull(mb);
 		while (mb->aside)

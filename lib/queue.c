@@ -216,7 +216,7 @@ static inline void hint_push(__u64 *hint, __u64 from, __u64 to, bool single)
 		cas(hint, from, to);
 }
 
-/* The first empty slot of its lap. -EAGAIN: the ring is full. */
+/* The first empty slot of its lap. -EAGAIN: the ring is full; -EPIPE: and nobody will empty it. */
 static inline int look_for_room(struct shmk_queue *q, struct look *l)
 {
 	do {
@@ -224,7 +224,7 @@ static inline int look_for_room(struct shmk_queue *q, struct look *l)
 		__s32 ahead = look_ahead(l, p);
 
 		if (ahead < 0)
-			return -EAGAIN;
+			return unlikely(shmk_ring_closed(&q->rv)) ? -EPIPE : -EAGAIN;
 		if (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY)
 			/* With anything else in it no CAS would ever succeed. */
 			return likely(!SHMK_P_ARG(p)) ? 0 : -EUCLEAN;

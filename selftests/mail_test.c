@@ -299,6 +299,45 @@ TEST_F(mail, a_sender_waits_for_room)
 	pthread_join(thread, NULL);
 }
 
+static void *send_waiting(void *arg)
+{
+	FIXTURE_DATA(mail) *self = arg;
+	char b = 1;
+
+	return (void *)(long)shmk_mail_send_copy(self->s, shmk_self(self->o), 0, 1, &b, 1,
+						 watchdog());
+}
+
+/*
+ * Another has claimed the last slot and stands still: closing makes no room then, and what
+ * is in the slot in the end will never be taken out.
+ */
+TEST_F(mail, a_sender_does_not_wait_at_a_closed_mailbox)
+{
+	struct shmk_slot *slot = shmk_slot_at(&shmk_mailbox_queue(self->theirs)->rv, 0);
+	struct shmk_queue_stats stats;
+	pthread_t thread;
+	char b = 1;
+	void *ret;
+	int i;
+
+	WRITE_ONCE(slot->p, SHMK_P(0, SHMK_KIND_CLAIMED, shmk_self(self->s)));
+	for (i = 1; i < 64; i++)
+		ASSERT_EQ(0, shmk_mail_send_copy(self->s, shmk_self(self->o), 0, 1, &b, 1, SHMK_TRY));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, send_waiting, self));
+	do {
+		usleep(1000);
+		ASSERT_EQ(0, shmk_queue_stats(shmk_mailbox_queue(self->theirs), &stats));
+	} while (!stats.send_waiting);
+	/* What is behind the claimed slot is taken out, and makes no room. */
+	shmk_mailbox_close(self->theirs);
+	self->theirs = NULL;
+	pthread_join(thread, &ret);
+	EXPECT_EQ(-ENOENT, (int)(long)ret);
+	EXPECT_EQ(-ENOENT, shmk_mail_send_copy(self->s, shmk_self(self->o), 0, 1, &b, 1, SHMK_TRY));
+	WRITE_ONCE(slot->p, SHMK_P(0, SHMK_KIND_SKIP, 0));
+}
+
 /* ---------------------------------------------------------------- calls -- */
 
 /* Answers @nr requests with their text in upper case; dies with the next one. */

@@ -477,8 +477,12 @@ enum shmk_side {
  * changes it to 0 rings the bell of that side.
  * role: { gen:32, peer:16 } of the one producer or consumer (F_SP, F_SC); of a
  * topic role_send is the writer's.
+ * role_recv of a mailbox that its owner has closed and outlives names SHMK_ROLE_CLOSED:
+ * its senders need not wait.
  * redelivered: a statistic: so often was a message given back (F_REDELIVER).
  */
+#define SHMK_ROLE_CLOSED	0xffff	/* no peer has this id */
+
 struct shmk_ring {
 	__u64	tail;
 	__u64	pad0[7];
