@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #include <linux/types.h>
 
 uint64_t model_load(const void *p, size_t size);
@@ -48,5 +50,16 @@ static inline void word_and(__u64 *p, __u64 bits)
 static inline void cpu_relax(void)
 {
 }
+
+/* Not in the explorer's own file. */
+void model_copy(void *to, const void *from, size_t n);
+void *model_alloc(size_t size);
+void *model_zalloc(size_t n, size_t size);
+void model_free(void *p);
+#define memcpy(to, from, n)	model_copy((to), (from), (n))
+#define malloc(size)		model_alloc(size)
+#define calloc(n, size)		model_zalloc((n), (size))
+#define aligned_alloc(a, size)	model_alloc(size)
+#define free(p)			model_free(p)
 
 #endif
