@@ -9,6 +9,7 @@
 #define SHMK_COMPAT_H
 
 #include <linux/mm.h>
+#include <net/genetlink.h>
 #ifdef SHMK_HAVE_URING_CMD_H
 #include <linux/io_uring/cmd.h>
 #else
@@ -42,6 +43,16 @@ static inline int shmk_folio_mapcount(struct folio *folio)
 		return all;
 	whole = folio_entire_mapcount(folio);
 	return all - whole * (nr - 1);
+#endif
+}
+
+/* What a dump was asked with, in its start(). */
+static inline struct nlattr **shmk_dump_attrs(struct netlink_callback *cb)
+{
+#ifdef SHMK_HAVE_GENL_INFO_DUMP
+	return genl_info_dump(cb)->attrs;
+#else
+	return genl_dumpit_info(cb)->attrs;
 #endif
 }
 

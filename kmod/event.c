@@ -20,6 +20,7 @@
 #include <linux/user_namespace.h>
 
 #include "event.h"
+#include "netlink.h"
 #include "point.h"
 #include "pool.h"
 
@@ -69,6 +70,7 @@ void shmk_event_push(struct shmk_pool *pool, struct shmk_event *event,
 	kept->pid = get_pid(pid);
 	kept->uid = uid;
 	WRITE_ONCE(events->next, events->next + 1);
+	shmk_news_push(pool, event, pid, uid);
 	spin_unlock(&events->lock);
 }
 

@@ -10,6 +10,7 @@
 #include <linux/module.h>
 
 #include "ioctl.h"
+#include "netlink.h"
 #include "peer.h"
 #include "pool.h"
 #include "user.h"
@@ -64,11 +65,16 @@ static int __init shmk_init(void)
 	err = shmk_sysfs_init();
 	if (err)
 		goto exit_peers;
-	err = misc_register(&device);
+	err = shmk_netlink_init();
 	if (err)
 		goto exit_sysfs;
+	err = misc_register(&device);
+	if (err)
+		goto exit_netlink;
 	return 0;
 
+exit_netlink:
+	shmk_netlink_exit();
 exit_sysfs:
 	shmk_sysfs_exit();
 exit_peers:
@@ -80,6 +86,7 @@ static void __exit shmk_exit(void)
 {
 	misc_deregister(&device);
 	shmk_peers_exit();
+	shmk_netlink_exit();	/* the last peers had their news */
 	shmk_sysfs_exit();
 }
 

@@ -36,6 +36,7 @@
 #include <linux/user_namespace.h>
 
 #include "ioctl.h"
+#include "netlink.h"
 #include "peer.h"
 #include "point.h"
 #include "pool.h"
@@ -225,6 +226,15 @@ static int table_enter(struct shmk_pool *pool, u64 bytes, const struct shmk_pool
 	return err;
 }
 
+/* What happens to the pool itself, by the calling process. */
+static void tell(struct shmk_pool *pool, u32 type)
+{
+	struct shmk_event event = { .type = type, .time_ns = ktime_get_ns() };
+
+	get_task_comm(event.comm, current->group_leader);
+	shmk_news_push(pool, &event, task_tgid(current), current_euid());
+}
+
 /* Returns its heir, whose reference is the caller's now. */
 static struct shmk_pool *table_leave(struct shmk_pool *pool)
 {
@@ -234,6 +244,9 @@ static struct shmk_pool *table_leave(struct shmk_pool *pool)
 	list_del(&pool->node_in_pools);
 	list_del_init(&pool->node_in_forebears);
 	heir = pool->heir;
+	/* Of itself; who destroys or resets it tells so. */
+	if (pool->ready && !shmk_pool_is_reset(pool) && (pool->named || !pool->name[0]))
+		tell(pool, SHMK_EV_DESTROYED);
 	total_bytes -= pool->memory_bytes;
 	nr_pools--;
 	mutex_unlock(&pools_lock);
@@ -273,7 +286,7 @@ static bool may_open(const struct shmk_pool *pool, bool rdonly)
 }
 
 /* Leaving a pool out of a list is not worth an audit record. */
-static bool may_see(const struct shmk_pool *pool)
+bool shmk_pool_readable(const struct shmk_pool *pool)
 {
 	return mode_permits(pool, true) ||
 	       ns_capable_noaudit(&init_user_ns, CAP_DAC_OVERRIDE);
@@ -518,6 +531,7 @@ static void publish_locked(struct shmk_pool *pool)
 	/* Whoever sees the magic sees all the geometry before it. */
 	smp_store_release(&pool->status->magic, SHMK_LAYOUT_MAGIC);
 	pool->ready = true;
+	tell(pool, SHMK_EV_CREATED);
 }
 
 /**
@@ -575,6 +589,23 @@ struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args)
 	return pool;
 }
 
+static struct shmk_pool *next(u64 id, bool readable)
+{
+	struct shmk_pool *pool, *found = NULL;
+
+	mutex_lock(&pools_lock);
+	list_for_each_entry(pool, &pools, node_in_pools) {
+		if (pool->id <= id || !pool->ready ||
+		    (readable && !shmk_pool_readable(pool)) ||
+		    !refcount_inc_not_zero(&pool->refs))
+			continue;
+		found = pool;
+		break;
+	}
+	mutex_unlock(&pools_lock);
+	return found;
+}
+
 /**
  * shmk_pool_next() - the first pool with a larger id that the caller may read
  * @id: 0 to begin
@@ -583,18 +614,34 @@ struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args)
  */
 struct shmk_pool *shmk_pool_next(u64 id)
 {
-	struct shmk_pool *pool, *found = NULL;
+	return next(id, true);
+}
 
-	mutex_lock(&pools_lock);
-	list_for_each_entry(pool, &pools, node_in_pools) {
-		if (pool->id <= id || !pool->ready || !may_see(pool) ||
-		    !refcount_inc_not_zero(&pool->refs))
-			continue;
-		found = pool;
-		break;
+/* The same, whoever may read it. */
+struct shmk_pool *shmk_pool_after(u64 id)
+{
+	return next(id, false);
+}
+
+/* Of this name, or of this id. Not what may be done with it. Returns a reference or NULL. */
+struct shmk_pool *shmk_pool_get(u64 id, const char *name)
+{
+	struct shmk_pool *pool;
+
+	if (!name) {
+		pool = id ? next(id - 1, false) : NULL;
+		if (pool && pool->id != id) {
+			shmk_pool_put(pool);
+			pool = NULL;
+		}
+		return pool;
 	}
+	mutex_lock(&pools_lock);
+	pool = find_locked(name);
+	if (pool && (!pool->ready || !refcount_inc_not_zero(&pool->refs)))
+		pool = NULL;
 	mutex_unlock(&pools_lock);
-	return found;
+	return pool;
 }
 
 /* Whoever has an id: attached, about to be, or being settled. */
@@ -913,6 +960,14 @@ static void info_counters(struct shmk_pool *pool, struct shmk_pool_info *info)
 	info->lost_messages = s->lost_messages;
 	info->redelivered = s->redelivered;
 	spin_unlock(&pool->lock);
+}
+
+/* All about a pool but what would have to be counted. */
+void shmk_pool_brief(struct shmk_pool *pool, struct shmk_pool_info *info)
+{
+	*info = (struct shmk_pool_info){ .size = sizeof(*info) };
+	info_identity(pool, info);
+	info_counters(pool, info);
 }
 
 /**

@@ -12,8 +12,9 @@
  *   pool->lock          everything that changes in one pool
  *   pool->events.lock   (event.h)
  *   users_lock          (user.c)
+ *   news_lock           (netlink.c)
  *
- * A dying process takes the last four only, and final references pools_lock.
+ * A dying process takes the last five only, and final references pools_lock.
  */
 #ifndef SHMK_POOL_H
 #define SHMK_POOL_H
@@ -117,6 +118,10 @@ struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args);
 int shmk_pool_destroy(const struct shmk_pool_destroy *args);
 int shmk_pool_reset(const struct shmk_pool_reset *args);
 struct shmk_pool *shmk_pool_next(u64 id);
+struct shmk_pool *shmk_pool_after(u64 id);
+struct shmk_pool *shmk_pool_get(u64 id, const char *name);
+bool shmk_pool_readable(const struct shmk_pool *pool);
+void shmk_pool_brief(struct shmk_pool *pool, struct shmk_pool_info *info);
 int shmk_pool_info(struct shmk_pool *pool, struct shmk_pool_info *info);
 int shmk_pool_usage(struct shmk_pool *pool, struct shmk_settled *usage);
 void shmk_pool_totals(struct shmk_info *info);

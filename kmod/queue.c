@@ -156,6 +156,7 @@ static int reserve_locked(struct shmk_peer *peer, struct shmk_queue_create *args
 	queue->user = peer->user;
 	__set_bit(id, pool->queue_ids);
 	queue->stage = SHMK_QUEUE_STAGE_BUSY;
+	atomic64_set(&queue->nr_wakes, 0);
 	strscpy(queue->name, args->name, sizeof(queue->name));
 	args->id = id;
 	args->gen = queue_gen(pool, id) + 1;
@@ -478,6 +479,7 @@ void shmk_queue_wake(struct shmk_pool *pool, u32 id, u32 side)
 	if (!queue || side > SHMK_SIDE_SEND)
 		return;
 	trace_shmk_wake(pool, id, side);
+	atomic64_inc(&queue->nr_wakes);
 	__wake_up(&queue->wait[side & SHMK_SIDE_SEND], TASK_INTERRUPTIBLE, 0,
 		  poll_to_key(side_mask(side)));
 }
@@ -588,4 +590,87 @@ void shmk_queue_unhold(struct shmk_pool *pool, struct shmk_queue *queue)
 	spin_lock(&pool->lock);
 	queue->nr_files--;
 	spin_unlock(&pool->lock);
+}
+
+/* ------------------------------------------------------------- telling -- */
+
+static void look_topic(const struct shmk_pool *pool, const struct shmk_queue_status *qs,
+		       struct shmk_queue_look *look)
+{
+	u32 i;
+
+	look->history = qs->depth;
+	look->msg_bytes = qs->msg_bytes;
+	look->nr_readers = qs->nr_readers;
+	for (i = 0; i < qs->nr_readers; i++)
+		look->readers_now += !!READ_ONCE(pool->rows[qs->first_row + i].word);
+}
+
+static void look_ring(const struct shmk_queue *queue, struct shmk_queue_look *look)
+{
+	const struct shmk_ring *ring = queue->rv.ring;
+	u64 mask = (1ULL << (32 + queue->rv.capacity_shift)) - 1;
+
+	look->sent = READ_ONCE(ring->tail) & mask;
+	look->waiters = !!READ_ONCE(ring->waiters_recv) << SHMK_SIDE_RECV |
+			!!READ_ONCE(ring->waiters_send) << SHMK_SIDE_SEND;
+	if (look->flags & SHMK_QUEUE_F_TOPIC) {
+		look->writer = READ_ONCE(ring->role_send) & 0xffff;
+		return;
+	}
+	look->received = READ_ONCE(ring->head) & mask;
+	look->redelivered = READ_ONCE(ring->redelivered);
+	/* The hints lag each by itself: more than all, or less than nothing, is neither. */
+	if ((s64)((look->sent - look->received) << (32 - queue->rv.capacity_shift)) > 0)
+		look->depth = min_t(u64, (look->sent - look->received) & mask, look->capacity);
+}
+
+static void look_locked(const struct shmk_pool *pool, u32 id, struct shmk_queue_look *look)
+{
+	const struct shmk_queue *queue = &pool->queues[id];
+	const struct shmk_queue_status *qs = &pool->queue_status[id];
+
+	*look = (struct shmk_queue_look){
+		.id		= id,
+		.gen		= SHMK_QUEUE_GEN(qs->word),
+		.flags		= queue->rv.flags,
+		.capacity	= qs->capacity,
+		.slot_bytes	= qs->slot_bytes,
+		.nr_open	= queue->nr_open,
+		.bells		= atomic64_read(&queue->nr_wakes),
+	};
+	memcpy(look->name, queue->name, sizeof(look->name));
+	look_ring(queue, look);
+	if (look->flags & SHMK_QUEUE_F_TOPIC)
+		look_topic(pool, qs, look);
+}
+
+/**
+ * shmk_queue_look() - the first queue or topic from an id on, or the one of a name
+ *
+ * Return: 0 or -ENOENT.
+ */
+int shmk_queue_look(struct shmk_pool *pool, u32 id, const char *name,
+		    struct shmk_queue_look *look)
+{
+	struct shmk_queue *queue;
+	int err = -ENOENT;
+
+	spin_lock(&pool->lock);
+	if (name) {
+		queue = find_locked(pool, name);
+		id = queue ? queue_id(pool, queue) : pool->view.nr_queues;
+	}
+	for (; id < pool->view.nr_queues; id++) {
+		id = array_index_nospec(id, pool->view.nr_queues);
+		if (pool->queues[id].stage == SHMK_QUEUE_STAGE_READY) {
+			look_locked(pool, id, look);
+			err = 0;
+			break;
+		}
+		if (name)
+			break;
+	}
+	spin_unlock(&pool->lock);
+	return err;
 }

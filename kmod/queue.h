@@ -5,6 +5,7 @@
 #ifndef SHMK_QUEUE_H
 #define SHMK_QUEUE_H
 
+#include <linux/atomic.h>
 #include <linux/fs.h>
 #include <linux/list.h>
 #include <linux/types.h>
@@ -35,6 +36,7 @@ enum shmk_queue_stage {
  * @bytes: of the ring with its slots; pool->lock
  * @rv: changes under pool->lock and only while @nr_open and @nr_files are both
  *	0, so whoever has the queue open reads it without a lock
+ * @nr_wakes: so often was a side woken; a statistic
  * @wait: sleepers, by side; lives as long as the pool, so no epoll item can
  *	outlive it
  */
@@ -48,7 +50,35 @@ struct shmk_queue {
 	u64 offset;
 	u64 bytes;
 	struct shmk_ring_view rv;
+	atomic64_t nr_wakes;
 	wait_queue_head_t wait[2];
+};
+
+/**
+ * struct shmk_queue_look - a queue or topic at some moment, for who watches
+ * @waiters: bit by side: its waiters word is set
+ *
+ * What is in the ring is what the members say, true or not.
+ */
+struct shmk_queue_look {
+	u32 id;
+	u32 gen;
+	u32 flags;
+	u32 capacity;
+	u32 slot_bytes;
+	u32 nr_open;
+	u32 waiters;
+	u32 depth;
+	u64 sent;
+	u64 received;
+	u64 redelivered;
+	u64 bells;
+	u32 history;		/* from here on of topics */
+	u32 msg_bytes;
+	u32 nr_readers;
+	u32 readers_now;
+	u32 writer;
+	char name[SHMK_NAME_LEN];
 };
 
 int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues, u32 nr_rows);
@@ -63,6 +93,8 @@ int shmk_queue_open(struct shmk_peer *peer, struct shmk_queue_open *args);
 int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen);
 int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen);
 void shmk_queue_close_all(struct shmk_peer *peer);
+int shmk_queue_look(struct shmk_pool *pool, u32 id, const char *name,
+		    struct shmk_queue_look *look);
 
 bool shmk_queue_view(struct shmk_peer *peer, u32 id, struct shmk_ring_view *rv);
 void shmk_queue_wake(struct shmk_pool *pool, u32 id, u32 side);

@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 
 #include "shmk_test.h"
+#include "genl.h"
 #include "kselftest.h"
 
 #define NAME		"fail-nth"
@@ -314,6 +315,102 @@ static void reset_undo(void)
 	raw_pool_destroy(device, NAME);
 }
 
+/*
+ * Of netlink, an error that is no answer (there was no memory for the answer, or no way to the
+ * caller) leaves open what has become of the command, so this looks, and takes back what
+ * it has made.
+ */
+static struct genl genl;
+
+static int genl_run(int cmd, const char *name, int flags)
+{
+	struct nlmsghdr *nlh = genl_begin(&genl, genl.family, (uint8_t)cmd, flags | NLM_F_ACK);
+
+	if (name)
+		mnl_attr_put_strz(nlh, SHMK_A_POOL_NAME, name);
+	if (cmd == SHMK_CMD_POOL_CREATE)
+		mnl_attr_put_u64(nlh, SHMK_A_POOL_BYTES, 64 << 10);
+	if (cmd == SHMK_CMD_PEER_GET && !flags)
+		mnl_attr_put_u32(nlh, SHMK_A_PEER_ID, 1);
+	if (cmd == SHMK_CMD_QUEUE_GET && !flags)
+		mnl_attr_put_strz(nlh, SHMK_A_QUEUE_NAME, "q");
+	return genl_ask(&genl, nlh, NULL, NULL);
+}
+
+/* A dump that ran out of memory would go on for ever on its socket. */
+static int genl_look(int cmd, const char *name, int flags)
+{
+	int ret = genl_run(cmd, name, flags);
+
+	if (ret >= 0 || genl.answered)
+		return ret;
+	genl_close(&genl);
+	return genl_open(&genl) ? -EIO : -ENOMEM;
+}
+
+static int genl_pool(void)
+{
+	return genl_look(SHMK_CMD_POOL_GET, NAME, 0);
+}
+
+static int genl_pools(void)
+{
+	return genl_look(SHMK_CMD_POOL_GET, NULL, NLM_F_DUMP);
+}
+
+static int genl_peer(void)
+{
+	return genl_look(SHMK_CMD_PEER_GET, NAME, 0);
+}
+
+static int genl_peers(void)
+{
+	return genl_look(SHMK_CMD_PEER_GET, NAME, NLM_F_DUMP);
+}
+
+static int genl_queue(void)
+{
+	return genl_look(SHMK_CMD_QUEUE_GET, NAME, 0);
+}
+
+static int genl_queues(void)
+{
+	return genl_look(SHMK_CMD_QUEUE_GET, NAME, NLM_F_DUMP);
+}
+
+static int genl_topics(void)
+{
+	return genl_look(SHMK_CMD_TOPIC_GET, NAME, NLM_F_DUMP);
+}
+
+static int genl_create(void)
+{
+	int ret = genl_run(SHMK_CMD_POOL_CREATE, NAME, 0);
+
+	if (ret >= 0 || genl.answered)
+		return ret;
+	raw_pool_destroy(device, NAME);
+	return -ENOMEM;
+}
+
+static int genl_destroy(void)
+{
+	int ret = genl_run(SHMK_CMD_POOL_DESTROY, NAME, 0);
+
+	if (ret >= 0 || genl.answered)
+		return ret;
+	raw_pool_destroy(device, NAME);
+	persist();
+	return -ENOMEM;
+}
+
+static int genl_reset(void)
+{
+	int ret = genl_run(SHMK_CMD_POOL_RESET, NAME, 0);
+
+	return ret >= 0 || genl.answered ? ret : -ENOMEM;
+}
+
 static const struct command {
 	const char	*name;
 	enum { DEVICE, POOL, MEMBER } needs;	/* MEMBER: with queue "q" open */
@@ -327,6 +424,16 @@ static const struct command {
 	{ "pool_create_2m", DEVICE, create_2m, NULL, NULL },
 	{ "pool_destroy", DEVICE, destroy, persist, NULL },
 	{ "pool_reset", DEVICE, reset, persist, reset_undo },
+	{ "netlink_pool_get", POOL, genl_pool, NULL, NULL },
+	{ "netlink_pool_dump", POOL, genl_pools, NULL, NULL },
+	{ "netlink_peer_get", MEMBER, genl_peer, NULL, NULL },
+	{ "netlink_peer_dump", MEMBER, genl_peers, NULL, NULL },
+	{ "netlink_queue_get", MEMBER, genl_queue, NULL, NULL },
+	{ "netlink_queue_dump", MEMBER, genl_queues, NULL, NULL },
+	{ "netlink_topic_dump", MEMBER, genl_topics, NULL, NULL },
+	{ "netlink_pool_create", DEVICE, genl_create, NULL, reset_undo },
+	{ "netlink_pool_destroy", DEVICE, genl_destroy, persist, NULL },
+	{ "netlink_pool_reset", DEVICE, genl_reset, persist, reset_undo },
 	{ "pool_open", POOL, open_pool, NULL, NULL },
 	{ "pool_next", POOL, next_pool, NULL, NULL },
 	{ "pool_info", POOL, info_pool, NULL, NULL },
@@ -456,7 +563,7 @@ static bool round_run(const struct command *c, unsigned int n, bool *more)
 		ok = ok && wrong("undisturbed: %s", strerror(-ret));
 	undo(c);
 	/* Of those that end something, it was in there before. */
-	if (c->run != detach && c->run != destroy)
+	if (c->run != detach && c->run != destroy && c->run != genl_destroy)
 		ok = ok && same(&before, "in the end");
 	world_close();
 	return ok && (!test_no_pools(device) || wrong("a pool is left"));
@@ -550,6 +657,8 @@ int main(void)
 	device = raw_device();
 	if (device < 0)
 		ksft_exit_fail_msg("no /dev/shmk\n");
+	if (genl_open(&genl))
+		ksft_exit_fail_msg("no netlink family\n");
 	ksft_set_plan(only ? 1 : sizeof(commands) / sizeof(*commands) + 1);
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
 		if (!only || !strcmp(only, commands[i].name))

@@ -463,6 +463,7 @@ enum shmk_event_type {
 	SHMK_EV_DESTROYED	= 6,	/* the pool's name is gone */
 	SHMK_EV_LOST		= 7,	/* the reader was too slow: @code events are missing */
 	SHMK_EV_RESET		= 8,	/* the pool's name is another pool's */
+	SHMK_EV_CREATED		= 9,	/* only of netlink: nobody reads a pool's events before it is there */
 };
 
 enum shmk_reason {
