@@ -94,7 +94,7 @@ $(B)/lib/$(soname): $(call objs,shared,$(lib_src)) lib/libshmk.map
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(soname) \
 		$(if $(findstring -fsanitize,$(CFLAGS) $(USER_CFLAGS)),,-Wl,-z,defs) \
-		-Wl,--version-script=lib/libshmk.map -o $@ $(filter %.o,$^) $(uring_libs) -pthread
+		-Wl,--version-script=lib/libshmk.map -o $@ $(filter %.o,$^) $(uring_libs) $(mnl_libs) -pthread
 
 $(B)/lib/libshmk.so: $(B)/lib/$(soname)
 	$(Q)ln -sf $(soname) $@
@@ -128,7 +128,7 @@ $(bench_prog): $(B)/bench/%: tools/bench/%.c tools/bench/bench.h $(B)/lib/libshm
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(cflags) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ \
-		$< $(B)/lib/libshmk.a $(uring_libs) -pthread -lm
+		$< $(B)/lib/libshmk.a $(uring_libs) $(mnl_libs) -pthread -lm
 
 # $(1) name, $(2) a header that says it is there, $(3) flags
 define peer_rules
@@ -289,6 +289,7 @@ install: lib tools
 	ln -sf $(soname) $(DESTDIR)$(libdir)/libshmk.so
 	$(INSTALL) -m 644 lib/include/shmk.h $(DESTDIR)$(includedir)/
 	$(INSTALL) -m 644 kmod/include/uapi/linux/shmk.h kmod/include/uapi/linux/shmk_layout.h \
+		kmod/include/uapi/linux/shmk_netlink.h \
 		$(DESTDIR)$(includedir)/shmk/linux/
 	sed -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
 		-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' \
@@ -308,7 +309,7 @@ install: lib tools
 uninstall:
 	rm -f $(DESTDIR)$(bindir)/shmk $(addprefix $(DESTDIR)$(libdir)/,libshmk.a $(soname) libshmk.so \
 		pkgconfig/shmk.pc) $(addprefix $(DESTDIR)$(includedir)/,shmk.h shmk/linux/shmk.h \
-		shmk/linux/shmk_layout.h) \
+		shmk/linux/shmk_layout.h shmk/linux/shmk_netlink.h) \
 		$(foreach m,$(man_src),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m))) \
 		$(addprefix $(DESTDIR)$(prefix)/lib/,udev/rules.d/70-shmk.rules sysusers.d/shmk.conf \
 		modules-load.d/shmk.conf systemd/system/shmk-pools.service) \

@@ -79,6 +79,10 @@ struct shmk_backend {
 	int (*reap)(struct shmk *s);
 	int64_t wait_slice_ns;		/* INT64_MAX: sleep as long as it takes */
 
+	/* Opens a pool to look at its events only: @s is no peer. Module: NULL, see monitor.c. */
+	int (*watch_open)(struct shmk *s, const char *name);
+	void (*watch_close)(struct shmk *s);
+
 	/* A stream of events with a cursor of its own that begins now. */
 	int (*events_open)(struct shmk *s, void **stream);
 	int (*events_fd)(struct shmk *s, void *stream);	/* POLLIN */

@@ -1737,6 +1737,24 @@ static int local_pool_next(__u64 id, struct shmk_pool_info *info)
 	return -ENOENT;
 }
 
+/* Who may write settles; who may not sees what others have settled. */
+static int local_watch_open(struct shmk *s, const char *name)
+{
+	int ret;
+
+	*s = (struct shmk) { .backend = &shmk_local_backend };
+	ret = dir_open(s, name);
+	if (ret != -EACCES)
+		return ret;
+	*s = (struct shmk) { .backend = &shmk_local_backend, .rdonly = true };
+	return dir_open(s, name);
+}
+
+static void local_watch_close(struct shmk *s)
+{
+	dir_close(s, false);
+}
+
 const struct shmk_backend shmk_local_backend = {
 	.scheme		= "local",
 	.present	= local_present,
@@ -1760,6 +1778,8 @@ const struct shmk_backend shmk_local_backend = {
 	.bell		= local_bell,
 	.reap		= local_reap,
 	.wait_slice_ns	= SLICE_NS,
+	.watch_open	= local_watch_open,
+	.watch_close	= local_watch_close,
 	.events_open	= events_open,
 	.events_fd	= events_fd,
 	.events_next	= events_next,

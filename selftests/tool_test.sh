@@ -168,6 +168,26 @@ wait_counts_members() {
 	ends 0 $w
 	expect 7 shmk wait "$scheme:none.$$" --peers 1 --wait --timeout 50ms
 }
+monitor_tells_all_pools() {
+	make_pool
+	shmk monitor "$scheme:" --existing --json > json & j=$!
+	shmk monitor --pool "$pool" --existing > text & m=$!
+	until_true grep -q "created" text
+	shmk recv "$pool/q" --create > g 2> r.err & r=$!
+	until_true grep -q "queue-created *peer" text
+	kill -KILL $r
+	until_true grep -q "died .*gave back" text
+	grep -q "died *peer [0-9]*, pid $r, shmk: .*gave back" text || { cat text; exit 1; }
+	until_true grep -q '"event": "died"' json
+	kill $j $m
+	ends 0 $j
+	ends 0 $m
+	json_ok json
+	grep -q '"event": "died", "pool": "'"${pool#*:}"'"' json || { cat json; exit 1; }
+	expect 7 shmk monitor "$pool" --count 1 --timeout 50ms
+	expect 2 shmk monitor
+	expect 2 shmk monitor none: --count 1
+}
 events_tell_a_death() {
 	make_pool
 	random 512 f

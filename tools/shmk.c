@@ -124,6 +124,14 @@ static const struct command {
 	  "      --type TYPE    only these: attached, detached, died, ... (may be repeated)\n"
 	  "  -t, --timeout TIME end after so long, with status 7 if --count was not reached\n"
 	  "  -w, --wait         wait for the pool to appear\n" },
+	{ "monitor", cmd_monitor, "tell what happens in all pools",
+	  "monitor shmk: | local: | POOL [--json]\n"
+	  "  nothing has to run for pools to be in order; on local it removes what the dead left\n"
+	  "      --existing     first the pools that are there\n"
+	  "      --keep         remove nothing\n"
+	  "      --count N      end after so many events\n"
+	  "  -t, --timeout TIME end after so long, with status 7 if --count was not reached\n"
+	  "  POOL need not be there; it goes on with the next one of that name\n" },
 	{ "chaos", cmd_chaos, "processes that are killed and started again while values flow",
 	  "chaos N [POOL]\n"
 	  "  N processes; each publishes on a topic of its own and reads all others. Keys 0-9\n"

@@ -40,6 +40,7 @@ int cmd_export(int argc, char **argv);
 int cmd_forward(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);
 int cmd_ls(int argc, char **argv);
+int cmd_monitor(int argc, char **argv);
 int cmd_pool(int argc, char **argv);
 int cmd_pub(int argc, char **argv);
 int cmd_queue(int argc, char **argv);

@@ -277,6 +277,7 @@ const char *event_name(uint32_t type)
 	case SHMK_EV_DESTROYED:		return "destroyed";
 	case SHMK_EV_LOST:		return "events-lost";
 	case SHMK_EV_RESET:		return "reset";
+	case SHMK_EV_CREATED:		return "created";
 	default:			return "unknown";
 	}
 }

@@ -298,6 +298,68 @@ SHMK_API int shmk_event_fd(struct shmk *s);
 /* shmk_event_next() - 0 and an event, or -EAGAIN. On local, looks for dead peers first. */
 SHMK_API int shmk_event_next(struct shmk *s, struct shmk_event *event);
 
+/* ----------------------------------------------------------- monitors -- */
+
+struct shmk_monitor;
+
+#define SHMK_MONITOR_EXISTING	0x1	/* tell the pools there are as SHMK_EV_CREATED */
+
+/**
+ * struct shmk_monitor_event - what happened in some pool
+ * @type: SHMK_EV_* of <linux/shmk.h>. SHMK_EV_LOST: some are missing; what has become of the
+ *	pools meanwhile is told behind it, as created and destroyed
+ * @reason, @code, @took_ns, @blocks, @bytes, @messages, @redelivered: of an end, as in struct shmk_event
+ * @seq: of the machine (module), or of the pool (local)
+ * @pool, @pool_id: which; a pool of the same name that comes later has another id
+ * @has_detail: false: who watches is not privileged, and just type, time, pool, peer, gen and
+ *	queue are known
+ * @pid, @uid: as the initial namespaces have them (module), or the peer itself (local)
+ */
+struct shmk_monitor_event {
+	uint32_t	type;
+	uint32_t	reason;
+	uint64_t	seq;
+	uint64_t	time_ns;
+	uint64_t	took_ns;
+	uint64_t	pool_id;
+	char		pool[64];
+	uint32_t	peer;
+	uint32_t	gen;
+	uint32_t	queue;
+	int32_t		pid;
+	uint32_t	uid;
+	int32_t		code;
+	uint64_t	blocks;
+	uint64_t	bytes;
+	uint64_t	messages;
+	uint64_t	redelivered;
+	bool		has_detail;
+	char		comm[16];
+};
+
+/**
+ * shmk_monitor_open() - watch pools without being in any
+ * @uri: "shmk:" or "local:" for all pools, or one pool, whether it exists or not: the monitor
+ *	goes on with the next one of that name
+ * @flags: SHMK_MONITOR_*
+ *
+ * With the module it listens to netlink; everything is told to who has CAP_NET_ADMIN, ids
+ * to all others. On local it looks ten times a second, and settles the dead as a peer would.
+ * -ENODEV: there is no module.
+ */
+SHMK_API int shmk_monitor_open(const char *uri, unsigned int flags, struct shmk_monitor **out);
+
+/*
+ * shmk_monitor_fd() - readable when it is time for shmk_monitor_next(), which is to be
+ * called until it says -EAGAIN. The fd stays the library's.
+ */
+SHMK_API int shmk_monitor_fd(const struct shmk_monitor *m);
+
+/* shmk_monitor_next() - 0 and an event, or -EAGAIN; never waits. One thread at a time. */
+SHMK_API int shmk_monitor_next(struct shmk_monitor *m, struct shmk_monitor_event *event);
+
+SHMK_API void shmk_monitor_close(struct shmk_monitor *m);
+
 /* ----------------------------------------------------------- messages -- */
 
 #define SHMK_INLINE_MAX	240
