@@ -288,7 +288,7 @@ static u64 seq_now(void)
 {
 	u64 seq = READ_ONCE(news_next);
 
-	smp_rmb();
+	smp_rmb();	/* before what is told; a count that is too small only tells more anew */
 	return seq;
 }
 
