@@ -57,7 +57,7 @@ struct side {
 };
 
 /* A topic's reader has its own idea of what it has not seen yet. */
-static int ring_ready(const struct side *s)
+static int slots_ready(const struct side *s)
 {
 	const struct shmk_ring_view *rv = &s->queue->rv;
 
@@ -66,6 +66,18 @@ static int ring_ready(const struct side *s)
 	if (s->side == SHMK_SIDE_SEND)
 		return shmk_topic_send_ready(s->pool, rv, s->id, s->me);
 	return shmk_topic_recv_ready(s->pool, rv, s->row, s->word);
+}
+
+/* Who would be told that nothing comes any more need not wait either. */
+static int ring_ready(const struct side *s)
+{
+	const struct shmk_ring_view *rv = &s->queue->rv;
+	int ready = slots_ready(s);
+
+	if (ready || !shmk_queue_draining(s->pool, s->id))
+		return ready;
+	return s->side == SHMK_SIDE_SEND || rv->flags & SHMK_QUEUE_F_TOPIC ||
+	       shmk_ring_drained(rv);
 }
 
 static __poll_t side_ready(const struct side *s)

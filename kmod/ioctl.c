@@ -164,7 +164,7 @@ static int run_pool_destroy(struct call *c)
 {
 	const struct shmk_pool_destroy *a = &c->arg.pool_destroy;
 
-	return a->flags ? -EINVAL : shmk_pool_destroy(a);
+	return a->flags & ~SHMK_DESTROY_F_DRAIN ? -EINVAL : shmk_pool_destroy(a);
 }
 
 static int run_pool_reset(struct call *c)
@@ -297,6 +297,18 @@ static int run_queue_remove(struct call *c)
 	if (IS_ERR(peer))
 		return PTR_ERR(peer);
 	return shmk_queue_remove(peer, a->id, a->gen);
+}
+
+static int run_queue_drain(struct call *c)
+{
+	const struct shmk_queue_close *a = &c->arg.queue_close;
+	struct shmk_peer *peer = own_peer(c);
+
+	if (a->flags)
+		return -EINVAL;
+	if (IS_ERR(peer))
+		return PTR_ERR(peer);
+	return shmk_queue_drain(peer, a->id, a->gen);
 }
 
 static int run_queue_fd(struct call *c)
@@ -446,6 +458,8 @@ static const struct command commands[] = {
 		ON_ATTACHMENT, ARG(unsubscribe), .run = run_unsubscribe },
 	[_IOC_NR(SHMK_IOC_RELEASE)] = {
 		ON_ATTACHMENT, .run = run_release },
+	[_IOC_NR(SHMK_IOC_QUEUE_DRAIN)] = {
+		ON_ATTACHMENT, ARG(queue_close), .run = run_queue_drain },
 };
 
 static const struct command *find_command(unsigned int cmd, u8 on)

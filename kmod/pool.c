@@ -569,7 +569,7 @@ void shmk_pool_put(struct shmk_pool *pool)
  * shmk_pool_open() - find a pool by name
  * @args: checked by the caller but for the name
  *
- * Return: a reference, or -EINVAL, -ENOENT, -EACCES.
+ * Return: a reference, or -EINVAL, -ENOENT, -EACCES, -ESHUTDOWN.
  */
 struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args)
 {
@@ -583,6 +583,8 @@ struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args)
 		pool = ERR_PTR(-ENOENT);
 	else if (!may_open(pool, args->flags & SHMK_OPEN_F_RDONLY))
 		pool = ERR_PTR(-EACCES);
+	else if (shmk_pool_draining(pool))
+		pool = ERR_PTR(-ESHUTDOWN);
 	else if (!refcount_inc_not_zero(&pool->refs))
 		pool = ERR_PTR(-ENOENT);
 	mutex_unlock(&pools_lock);
@@ -604,6 +606,16 @@ static struct shmk_pool *next(u64 id, bool readable)
 	}
 	mutex_unlock(&pools_lock);
 	return found;
+}
+
+/**
+ * shmk_pool_draining() - may nobody attach any more?
+ *
+ * Exact under pool->lock.
+ */
+bool shmk_pool_draining(const struct shmk_pool *pool)
+{
+	return READ_ONCE(pool->status->flags) & SHMK_POOL_F_DRAIN;
 }
 
 /**
@@ -686,45 +698,88 @@ static struct shmk_pool *claim(const char *name, bool force, bool hide)
 	return pool;
 }
 
-/* Not before sysfs has let go: the next pool of this name makes the same entry. */
-static bool drop_name(struct shmk_pool *pool)
+/* Nobody comes in from here on. True: nobody is in, and nobody finds it any more. */
+static bool drain(struct shmk_pool *pool)
+{
+	bool used;
+
+	mutex_lock(&pools_lock);
+	spin_lock(&pool->lock);
+	WRITE_ONCE(pool->status->flags, pool->status->flags | SHMK_POOL_F_DRAIN);
+	used = has_peers_locked(pool);
+	spin_unlock(&pool->lock);
+	pool->ready = used;
+	mutex_unlock(&pools_lock);
+	return !used;
+}
+
+static void unclaim(struct shmk_pool *pool)
+{
+	mutex_lock(&pools_lock);
+	pool->claimed = false;
+	mutex_unlock(&pools_lock);
+}
+
+/* Whether it was persistent: then the caller has that reference now, and the module's. */
+static bool drop_persistence(struct shmk_pool *pool)
 {
 	bool persistent;
 
 	mutex_lock(&pools_lock);
-	pool->named = false;
 	persistent = pool->persistent;
 	pool->persistent = false;
-	pool->ready = true;
 	mutex_unlock(&pools_lock);
 	return persistent;
+}
+
+/* Not before sysfs has let go: the next pool of this name makes the same entry. */
+static void drop_name(struct shmk_pool *pool)
+{
+	mutex_lock(&pools_lock);
+	pool->named = false;
+	pool->ready = true;
+	mutex_unlock(&pools_lock);
+}
+
+static void put_persistence(struct shmk_pool *pool)
+{
+	if (!drop_persistence(pool))
+		return;
+	shmk_pool_put(pool);
+	module_put(THIS_MODULE);	/* the device file holds it too */
 }
 
 /**
  * shmk_pool_destroy() - take a pool's name away, and its persistence
  * @args: checked by the caller but for the name
  *
- * Files that are open stay what they are; the last one takes the pages.
+ * Files that are open stay what they are, but that nobody can attach any more by those of
+ * a pool that is drained; the last one takes the pages.
  *
  * Return: 0, -EINVAL, -ENOENT, -EPERM or -EBUSY.
  */
 int shmk_pool_destroy(const struct shmk_pool_destroy *args)
 {
 	struct shmk_event event = { .type = SHMK_EV_DESTROYED };
+	bool drains = args->flags & SHMK_DESTROY_F_DRAIN;
 	struct shmk_pool *pool;
 
 	if (!shmk_name_valid(args->name))
 		return -EINVAL;
-	pool = claim(args->name, false, true);
+	pool = claim(args->name, drains, !drains);
 	if (IS_ERR(pool))
 		return PTR_ERR(pool);
+	if (drains && !drain(pool)) {
+		put_persistence(pool);
+		unclaim(pool);
+		shmk_pool_put(pool);
+		return 0;
+	}
 	shmk_pass(SHMK_AT_DESTROY_CLAIMED);
 	shmk_sysfs_del(pool);
 	shmk_pass(SHMK_AT_DESTROY_HIDDEN);
-	if (drop_name(pool)) {
-		shmk_pool_put(pool);
-		module_put(THIS_MODULE);	/* the device file holds it too */
-	}
+	drop_name(pool);
+	put_persistence(pool);
 	shmk_pass(SHMK_AT_DESTROY_UNNAMED);
 	shmk_event_push(pool, &event, NULL, current_euid());
 	shmk_event_wake(pool);
@@ -831,13 +886,6 @@ static int replace(struct shmk_pool *old, struct shmk_pool *new, bool force)
 	return err;
 }
 
-static void unclaim(struct shmk_pool *pool)
-{
-	mutex_lock(&pools_lock);
-	pool->claimed = false;
-	mutex_unlock(&pools_lock);
-}
-
 static bool is_persistent(struct shmk_pool *pool)
 {
 	bool persistent;
@@ -939,7 +987,8 @@ static void info_identity(struct shmk_pool *pool, struct shmk_pool_info *info)
 
 	mutex_lock(&pools_lock);
 	info->flags = pool->persistent ? SHMK_POOL_F_PERSIST : 0;
-	info->flags |= s->flags & (SHMK_POOL_F_RESET | SHMK_POOL_F_NO_QUARANTINE);
+	info->flags |= s->flags & (SHMK_POOL_F_RESET | SHMK_POOL_F_DRAIN |
+				   SHMK_POOL_F_NO_QUARANTINE);
 	if (pool->named)
 		memcpy(info->name, pool->name, sizeof(info->name));
 	mutex_unlock(&pools_lock);

@@ -117,6 +117,7 @@ void shmk_pool_publish(struct shmk_pool *pool);
 struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args);
 int shmk_pool_destroy(const struct shmk_pool_destroy *args);
 int shmk_pool_reset(const struct shmk_pool_reset *args);
+bool shmk_pool_draining(const struct shmk_pool *pool);
 struct shmk_pool *shmk_pool_next(u64 id);
 struct shmk_pool *shmk_pool_after(u64 id);
 struct shmk_pool *shmk_pool_get(u64 id, const char *name);

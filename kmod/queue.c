@@ -11,6 +11,9 @@
  * freeing its messages) without the lock: the stage BUSY keeps the name and
  * the room meanwhile.
  *
+ * A queue that is transient, or drained, is removed by whoever lets go of it last:
+ * closing it, dying, closing a side file.
+ *
  * Rings are placed first fit; the list pool->rings is in the order of their
  * offsets, so free room is what lies between neighbours.
  */
@@ -273,17 +276,94 @@ static void count_locked(struct shmk_pool *pool, s64 change)
 	shmk_pool_count_locked(pool, &pool->status->epoch, 1);
 }
 
+/* @peer: who did it, or NULL: nobody who is there any more. */
 static void tell(struct shmk_pool *pool, struct shmk_peer *peer, u32 type, u32 id)
 {
 	struct shmk_event event = {
 		.type	= type,
-		.peer	= peer->id,
-		.gen	= peer->gen,
 		.queue	= id,
 	};
 
+	if (!peer) {
+		shmk_event_push(pool, &event, NULL, pool->creator);
+		return;
+	}
+	event.peer = peer->id;
+	event.gen = peer->gen;
 	memcpy(event.comm, peer->comm, sizeof(event.comm));
 	shmk_event_push(pool, &event, peer->pid, peer->uid);
+}
+
+/* Of a queue that is BUSY: nobody has it, nobody finds it. */
+static void finish_remove(struct shmk_pool *pool, struct shmk_queue *queue, struct shmk_peer *peer)
+{
+	struct shmk_settled freed = { };
+
+	shmk_pass(SHMK_AT_REMOVE_BEGUN);
+	if (queue->rv.flags & SHMK_QUEUE_F_TOPIC)
+		shmk_topic_put_block(pool, queue_id(pool, queue));
+	else
+		shmk_settle_queue(&pool->view, &queue->rv, &freed);
+	shmk_pass(SHMK_AT_REMOVE_FREED);
+
+	spin_lock(&pool->lock);
+	unreserve_locked(pool, queue);
+	count_locked(pool, -1);
+	tell(pool, peer, SHMK_EV_QUEUE_REMOVED, queue_id(pool, queue));
+	spin_unlock(&pool->lock);
+	shmk_event_wake(pool);
+}
+
+static bool unused_locked(const struct shmk_queue *queue)
+{
+	return !queue->nr_open && !queue->nr_files;
+}
+
+/* May it go by itself, as far as can be told without looking at its slots? */
+static bool leaving_locked(struct shmk_pool *pool, const struct shmk_queue *queue)
+{
+	u64 word = pool->queue_status[queue_id(pool, queue)].word;
+
+	lockdep_assert_held(&pool->lock);
+	return queue->stage == SHMK_QUEUE_STAGE_READY && unused_locked(queue) &&
+	       SHMK_QUEUE_FLAGS(word) & (SHMK_QUEUE_F_TRANSIENT | SHMK_QUEUE_F_DRAIN);
+}
+
+static void take_locked(struct shmk_pool *pool, struct shmk_queue *queue)
+{
+	struct shmk_queue_status *qs = &pool->queue_status[queue_id(pool, queue)];
+
+	queue->stage = SHMK_QUEUE_STAGE_BUSY;
+	WRITE_ONCE(qs->word, SHMK_QUEUE_WORD(SHMK_QUEUE_GEN(qs->word), 0, SHMK_QUEUE_NONE));
+}
+
+/*
+ * Somebody has let go of a queue, or it has begun to drain. The slots are looked at without
+ * the lock, and what was seen is good if nobody has opened it since: without that
+ * nothing can come, and nothing is under way. Else it is for who closes it next.
+ */
+static void collect(struct shmk_pool *pool, struct shmk_queue *queue)
+{
+	struct shmk_ring_view rv;
+	bool go, look;
+	u32 opened;
+
+	spin_lock(&pool->lock);
+	go = leaving_locked(pool, queue);
+	rv = queue->rv;
+	opened = queue->opened;
+	spin_unlock(&pool->lock);
+	look = !(rv.flags & (SHMK_QUEUE_F_TRANSIENT | SHMK_QUEUE_F_TOPIC));
+	if (!go || (look && !shmk_ring_drained(&rv)))
+		return;
+	shmk_pass(SHMK_AT_COLLECT_LOOKED);
+	spin_lock(&pool->lock);
+	go = leaving_locked(pool, queue) && queue->opened == opened;
+	if (go)
+		take_locked(pool, queue);
+	spin_unlock(&pool->lock);
+	if (go)
+		finish_remove(pool, queue, NULL);
 }
 
 /**
@@ -306,6 +386,7 @@ void shmk_queue_publish(struct shmk_peer *peer, const struct shmk_queue_create *
 	queue->stage = SHMK_QUEUE_STAGE_READY;
 	if (shmk_peer_alive(peer)) {
 		peer->opens[args->id] = 1;
+		queue->opened++;
 		set_open_locked(pool, args->id, 1);
 	}
 	/* Readers in user space: the state is READY only when all else is there. */
@@ -315,6 +396,7 @@ void shmk_queue_publish(struct shmk_peer *peer, const struct shmk_queue_create *
 	spin_unlock(&pool->lock);
 	shmk_pass(SHMK_AT_QUEUE_PUBLISHED);
 	shmk_event_wake(pool);
+	collect(pool, queue);
 }
 
 static int open_locked(struct shmk_peer *peer, struct shmk_queue_open *args)
@@ -330,8 +412,10 @@ static int open_locked(struct shmk_peer *peer, struct shmk_queue_open *args)
 	id = queue_id(pool, queue);
 	if (peer->opens[id] == U32_MAX)
 		return -ENOSPC;
-	if (!peer->opens[id]++)
+	if (!peer->opens[id]++) {
+		queue->opened++;
 		set_open_locked(pool, id, queue->nr_open + 1);
+	}
 	args->id = id;
 	args->gen = queue_gen(pool, id);
 	return 0;
@@ -383,6 +467,7 @@ int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen)
 	if (last) {
 		shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
 		shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
+		collect(pool, queue);
 	}
 	return err;
 }
@@ -390,19 +475,15 @@ int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen)
 static struct shmk_queue *begin_remove(struct shmk_pool *pool, u32 id, u32 gen)
 {
 	struct shmk_queue *queue;
-	struct shmk_queue_status *qs;
 
 	spin_lock(&pool->lock);
 	queue = ready_locked(pool, id, gen);
-	if (!queue) {
+	if (!queue)
 		queue = ERR_PTR(-ENOENT);
-	} else if (queue->nr_open || queue->nr_files) {
+	else if (!unused_locked(queue))
 		queue = ERR_PTR(-EBUSY);
-	} else {
-		qs = &pool->queue_status[queue_id(pool, queue)];
-		queue->stage = SHMK_QUEUE_STAGE_BUSY;
-		WRITE_ONCE(qs->word, SHMK_QUEUE_WORD(gen, 0, SHMK_QUEUE_NONE));
-	}
+	else
+		take_locked(pool, queue);
 	spin_unlock(&pool->lock);
 	return queue;
 }
@@ -415,7 +496,6 @@ static struct shmk_queue *begin_remove(struct shmk_pool *pool, u32 id, u32 gen)
 int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen)
 {
 	struct shmk_pool *pool = peer->pool;
-	struct shmk_settled freed = { };
 	struct shmk_queue *queue;
 
 	if (peer->rdonly)
@@ -423,19 +503,49 @@ int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen)
 	queue = begin_remove(pool, id, gen);
 	if (IS_ERR(queue))
 		return PTR_ERR(queue);
-	shmk_pass(SHMK_AT_REMOVE_BEGUN);
-	if (queue->rv.flags & SHMK_QUEUE_F_TOPIC)
-		shmk_topic_put_block(pool, queue_id(pool, queue));
-	else
-		shmk_settle_queue(&pool->view, &queue->rv, &freed);
-	shmk_pass(SHMK_AT_REMOVE_FREED);
+	finish_remove(pool, queue, peer);
+	return 0;
+}
 
+/**
+ * shmk_queue_draining() - is nothing more to be sent to a queue?
+ * @id: in its range; held open by the caller
+ */
+bool shmk_queue_draining(const struct shmk_pool *pool, u32 id)
+{
+	return SHMK_QUEUE_FLAGS(READ_ONCE(pool->queue_status[id].word)) & SHMK_QUEUE_F_DRAIN;
+}
+
+/**
+ * shmk_queue_drain() - nothing more is to be sent; the queue goes when it is empty and unused
+ *
+ * Return: 0, -EACCES or -ENOENT.
+ */
+int shmk_queue_drain(struct shmk_peer *peer, u32 id, u32 gen)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue *queue;
+	u64 *word;
+
+	if (peer->rdonly)
+		return -EACCES;
 	spin_lock(&pool->lock);
-	unreserve_locked(pool, queue);
-	count_locked(pool, -1);
-	tell(pool, peer, SHMK_EV_QUEUE_REMOVED, queue_id(pool, queue));
+	queue = ready_locked(pool, id, gen);
+	if (queue) {
+		word = &pool->queue_status[queue_id(pool, queue)].word;
+		/* Who sees it sees what was sent before: D in lib/wait.c. */
+		smp_store_release(word, SHMK_QUEUE_WORD(gen, SHMK_QUEUE_FLAGS(*word) |
+							SHMK_QUEUE_F_DRAIN, SHMK_QUEUE_READY));
+		shmk_pool_count_locked(pool, &pool->status->epoch, 1);
+	}
 	spin_unlock(&pool->lock);
-	shmk_event_wake(pool);
+	if (!queue)
+		return -ENOENT;
+	shmk_pass(SHMK_AT_DRAIN_MARKED);
+	smp_mb();	/* the word before who sleeps; with S3 of bell.c */
+	shmk_queue_wake(pool, queue_id(pool, queue), SHMK_SIDE_RECV);
+	shmk_queue_wake(pool, queue_id(pool, queue), SHMK_SIDE_SEND);
+	collect(pool, queue);
 	return 0;
 }
 
@@ -541,6 +651,7 @@ void shmk_queue_close_all(struct shmk_peer *peer)
 		spin_unlock(&pool->lock);
 		shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
 		shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
+		collect(pool, queue);
 	}
 }
 
@@ -590,6 +701,7 @@ void shmk_queue_unhold(struct shmk_pool *pool, struct shmk_queue *queue)
 	spin_lock(&pool->lock);
 	queue->nr_files--;
 	spin_unlock(&pool->lock);
+	collect(pool, queue);
 }
 
 /* ------------------------------------------------------------- telling -- */

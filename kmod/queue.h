@@ -30,6 +30,7 @@ enum shmk_queue_stage {
  * @stage: pool->lock
  * @nr_open: peers that have it open; pool->lock
  * @nr_files: queue side files; pool->lock
+ * @opened: how often it was opened by a peer that had not; pool->lock
  * @name: pool->lock
  * @user: for whom it counts, unless FREE; pool->lock
  * @offset: of the ring in the control region; pool->lock
@@ -45,6 +46,7 @@ struct shmk_queue {
 	enum shmk_queue_stage stage;
 	u32 nr_open;
 	u32 nr_files;
+	u32 opened;
 	char name[SHMK_NAME_LEN];
 	struct shmk_user *user;
 	u64 offset;
@@ -92,6 +94,8 @@ void shmk_queue_abort(struct shmk_peer *peer,
 int shmk_queue_open(struct shmk_peer *peer, struct shmk_queue_open *args);
 int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen);
 int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen);
+int shmk_queue_drain(struct shmk_peer *peer, u32 id, u32 gen);
+bool shmk_queue_draining(const struct shmk_pool *pool, u32 id);
 void shmk_queue_close_all(struct shmk_peer *peer);
 int shmk_queue_look(struct shmk_pool *pool, u32 id, const char *name,
 		    struct shmk_queue_look *look);

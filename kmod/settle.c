@@ -682,6 +682,23 @@ bool shmk_ring_ready(const struct shmk_ring_view *rv, __u32 side)
 	return side == SHMK_SIDE_RECV ? recv_ready(rv) : send_ready(rv);
 }
 
+bool shmk_ring_drained(const struct shmk_ring_view *rv)
+{
+	__u32 i;
+
+	for (i = 0; i < 1U << rv->capacity_shift; i++) {
+		struct shmk_slot *slot = shmk_slot_at(rv, i);
+		__u64 p = smp_load_acquire(&slot->p);
+
+		if (SHMK_P_KIND(p) == SHMK_KIND_EMPTY)
+			continue;
+		if (redelivers(rv) || SHMK_P_KIND(p) == SHMK_KIND_CLAIMED ||
+		    !shmk_taken(READ_ONCE(slot->t), SHMK_P_LAP(p)))
+			return false;
+	}
+	return true;
+}
+
 bool shmk_topic_ready(const struct shmk_ring_view *rv, __u64 pos)
 {
 	__u64 p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);

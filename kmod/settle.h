@@ -125,6 +125,15 @@ static inline bool shmk_ring_closed(const struct shmk_ring_view *rv)
 }
 
 /**
+ * shmk_ring_drained() - is there nothing in a queue that anybody has still to take?
+ * @rv: not of a topic
+ *
+ * Looks at all slots, not at the hints. What a receiver is just taking is taken, but
+ * where it may come back to the queue (F_REDELIVER).
+ */
+bool shmk_ring_drained(const struct shmk_ring_view *rv);
+
+/**
  * shmk_ring_ready() - is there something to do for a side of a queue?
  *
  * SHMK_SIDE_RECV: a message that nobody has taken. SHMK_SIDE_SEND: room, or nobody who

@@ -19,6 +19,7 @@
 #include <linux/spinlock.h>
 
 #include "peer.h"
+#include "point.h"
 #include "pool.h"
 #include "queue.h"
 #include "topic.h"
@@ -34,7 +35,8 @@ int shmk_topic_check(const struct shmk_queue_create *args)
 	if (!(args->flags & SHMK_QUEUE_F_TOPIC))
 		return args->nr_readers || args->nr_holds || args->depth || args->msg_bytes ||
 		       args->nr_elements || args->block || args->block_gen ? -EINVAL : 0;
-	if (args->flags != SHMK_QUEUE_F_TOPIC || args->slot_bytes != SHMK_SLOT_MIN)
+	if ((args->flags & ~SHMK_QUEUE_F_TRANSIENT) != SHMK_QUEUE_F_TOPIC ||
+	    args->slot_bytes != SHMK_SLOT_MIN)
 		return -EINVAL;
 	if (args->capacity < SHMK_TOPIC_SLOTS_MIN || !args->depth || args->depth > args->capacity)
 		return -EINVAL;
@@ -122,6 +124,8 @@ int shmk_topic_take_block(struct shmk_pool *pool, u32 id)
 	u64 used = SHMK_BLOCK_WORD(qs->block_gen, SHMK_BLOCK_USED);
 	u64 taken = SHMK_BLOCK_WORD(qs->block_gen + 1, SHMK_BLOCK_USED);
 
+	if (shmk_point(SHMK_AT_TOPIC_MADE))
+		return -EDOM;
 	if (!block_fits(pool, qs) ||
 	    cmpxchg(&pool->view.blocks[qs->block].word, used, taken) != used)
 		return -EINVAL;
@@ -134,6 +138,7 @@ void shmk_topic_put_block(struct shmk_pool *pool, u32 id)
 	const struct shmk_queue_status *qs = &pool->queue_status[id];
 	struct shmk_settled freed = { };
 
+	shmk_pass(SHMK_AT_TOPIC_GOING);
 	shmk_block_put(&pool->view, qs->block, qs->block_gen, &freed);
 }
 
@@ -204,6 +209,7 @@ int shmk_topic_subscribe(struct shmk_peer *peer, struct shmk_topic_subscribe *ar
 	else
 		err = subscribe_locked(peer, qs, args);
 	spin_unlock(&pool->lock);
+	shmk_pass(SHMK_AT_TOPIC_SUBSCRIBED);
 	return err;
 }
 
@@ -237,6 +243,7 @@ int shmk_topic_unsubscribe(struct shmk_peer *peer, u32 id, u32 row)
 	if (!IS_ERR(at))
 		WRITE_ONCE(at->word, 0);
 	spin_unlock(&peer->pool->lock);
+	shmk_pass(SHMK_AT_TOPIC_UNSUBSCRIBED);
 	return PTR_ERR_OR_ZERO(at);
 }
 
@@ -287,6 +294,7 @@ int shmk_topic_recv_ready(struct shmk_pool *pool, const struct shmk_ring_view *r
 	bool there;
 	u64 pos;
 
+	shmk_pass(SHMK_AT_TOPIC_LOOK);
 	spin_lock(&pool->lock);
 	there = position_locked(pool, &pool->rows[row], word, &pos);
 	spin_unlock(&pool->lock);
@@ -342,6 +350,7 @@ bool shmk_topic_send_ready(struct shmk_pool *pool, const struct shmk_ring_view *
 {
 	u64 role = READ_ONCE(rv->ring->role_send);
 
+	shmk_pass(SHMK_AT_TOPIC_ROLE);
 	if (role != me)
 		return !role_alive(pool, role);
 	return all_have_room(pool, rv, &pool->queue_status[id]);

@@ -24,7 +24,7 @@ struct shmk_backend {
 
 	/* @name "" is an anonymous pool: only create through attach(). */
 	int (*pool_create)(const char *name, const struct shmk_pool_opts *opts);
-	int (*pool_destroy)(const char *name);
+	int (*pool_destroy)(const char *name, bool drain);
 	int (*pool_reset)(const char *name, bool force);
 	/* Fills the kernel's struct for both backends; see SHMK_IOC_POOL_NEXT for @id. */
 	int (*pool_next)(__u64 id, struct shmk_pool_info *info);
@@ -51,6 +51,7 @@ struct shmk_backend {
 	int (*queue_open)(struct shmk *s, struct shmk_queue_open *arg);
 	int (*queue_close)(struct shmk *s, __u32 id, __u32 gen);
 	int (*queue_remove)(struct shmk *s, __u32 id, __u32 gen);
+	int (*queue_drain)(struct shmk *s, __u32 id, __u32 gen);
 
 	int (*topic_subscribe)(struct shmk *s, struct shmk_topic_subscribe *arg);
 	int (*topic_unsubscribe)(struct shmk *s, __u32 id, __u32 row);

@@ -128,6 +128,7 @@ struct spin {
 struct shmk_queue {
 	struct shmk		*shmk;
 	struct shmk_ring_view	rv;
+	const __u64		*word;		/* in the status region; says whether it drains */
 	uint32_t		id;
 	uint32_t		gen;
 	uint32_t		flags;		/* SHMK_QUEUE_F_* */
@@ -242,7 +243,8 @@ void wait_exit(struct shmk *s);
 /* Before @q goes: closes its side fds, takes its polls back. */
 void wait_forget(struct shmk_queue *q);
 /*
- * Until the side of @q is ready: 0, -ETIMEDOUT, -EAGAIN (SHMK_TRY), -EINTR.
+ * Until the side of @q is ready: 0, -ETIMEDOUT, -EAGAIN (SHMK_TRY), -EINTR; -ESHUTDOWN: it
+ * drains, and never will be.
  * Only says that another look is worth while.
  */
 int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline);
@@ -317,6 +319,11 @@ static inline const struct shmk_queue_status *queue_status(struct shmk *s, uint3
 static inline bool pool_is_reset(const struct shmk *s)
 {
 	return unlikely(__atomic_load_n(&s->status->flags, __ATOMIC_RELAXED) & SHMK_POOL_F_RESET);
+}
+
+static inline bool queue_draining(const struct shmk_queue *q)
+{
+	return SHMK_QUEUE_FLAGS(smp_load_acquire(q->word)) & SHMK_QUEUE_F_DRAIN;	/* D1 */
 }
 
 static inline __u64 role_name(const struct shmk *s)

@@ -561,6 +561,7 @@ static void rows_leave(struct local *l, uint32_t queue, uint32_t peer)
 }
 
 static void topic_gone(struct shmk *s, uint32_t id);
+static void queues_collect(struct shmk *s);
 
 /*
  * The status region has its journal, a block's word is elsewhere. So a topic
@@ -714,6 +715,7 @@ static int bury(struct shmk *s, uint32_t id)
 		munmap(ledger, bytes);
 	}
 	close_queues(s, id);
+	queues_collect(s);
 	free_id(l, id);
 	zero_rows(l, id);
 	return 0;
@@ -817,7 +819,13 @@ static bool any_alive(const struct local *l)
 /* Its peers have come and gone: no one may join it any more. */
 static bool is_over(const struct local *l)
 {
-	return !(l->status->flags & SHMK_POOL_F_PERSIST) && l->extra->had_peer && !any_alive(l);
+	return !(READ_ONCE(l->status->flags) & SHMK_POOL_F_PERSIST) && l->extra->had_peer &&
+	       !any_alive(l);
+}
+
+static bool is_draining(const struct local *l)
+{
+	return READ_ONCE(l->status->flags) & SHMK_POOL_F_DRAIN;
 }
 
 /* --------------------------------------------------------------- joining -- */
@@ -938,15 +946,22 @@ static int open_and_lock(struct shmk *s, const char *name)
 	}
 }
 
-/* Opens a pool that one may join; the pool lock is held. -ENOENT: it is over, or was never. */
+/*
+ * Opens a pool that one may join; the pool lock is held. -ENOENT: it is over, or was never;
+ * -ESHUTDOWN: it drains.
+ */
 static int open_locked(struct shmk *s, const char *name)
 {
 	int ret = open_and_lock(s, name);
 
 	if (ret)
 		return ret;
-	if (!local_of(s)->extra->gone && !is_over(local_of(s)))
-		return 0;
+	if (!local_of(s)->extra->gone && !is_over(local_of(s))) {
+		if (!is_draining(local_of(s)))
+			return 0;
+		unlock_close(s);
+		return -ESHUTDOWN;
+	}
 	ret = dir_remove(s);
 	unlock_close(s);
 	return ret ? ret : -ENOENT;
@@ -961,10 +976,10 @@ static int open_or_create(struct shmk *s, const char *name, const struct shmk_po
 	do {
 		*made = false;
 		ret = *name ? open_locked(s, name) : -ENOENT;
-		if (!ret && exclusive) {
+		if (!ret && exclusive)
 			unlock_close(s);
+		if (exclusive && (!ret || ret == -ESHUTDOWN))
 			return -EEXIST;
-		}
 		if (ret == -ENOENT && create) {
 			dir_sweep();
 			ret = dir_create(s, name, create);
@@ -982,6 +997,7 @@ static int local_attach(struct shmk *s, const char *name, const struct shmk_atta
 	if (ret)
 		return ret;
 	reap_locked(s);
+	queues_collect(s);	/* what was left to a read-only member */
 	ret = join(s, opts->nr_entries);
 	if (!ret) {
 		pool_unlock(local_of(s));
@@ -1018,6 +1034,21 @@ static int queue_find(const struct local *l, const char *name)
 		    !strcmp(queue_at(l, id)->name, name))
 			return id;
 	return -ENOENT;
+}
+
+static void queue_collect(struct shmk *s, uint32_t id);
+
+/* The same, but for a transient one that only the dead have open. */
+static int queue_find_used(struct shmk *s, const char *name)
+{
+	struct local *l = local_of(s);
+	int id = queue_find(l, name);
+
+	if (id < 0 || !(SHMK_QUEUE_FLAGS(queue_at(l, id)->word) & SHMK_QUEUE_F_TRANSIENT))
+		return id;
+	reap_locked(s);
+	queue_collect(s, id);
+	return queue_find(l, name);
 }
 
 static int queue_free_id(const struct local *l)
@@ -1125,7 +1156,8 @@ static int topic_args(const struct shmk_queue_create *arg)
 	if (!(arg->flags & SHMK_QUEUE_F_TOPIC))
 		return arg->nr_readers || arg->nr_holds || arg->depth || arg->msg_bytes ||
 		       arg->nr_elements || arg->block || arg->block_gen ? -EINVAL : 0;
-	if (arg->flags != SHMK_QUEUE_F_TOPIC || (arg->slot_bytes && arg->slot_bytes != SHMK_SLOT_MIN) ||
+	if ((arg->flags & ~SHMK_QUEUE_F_TRANSIENT) != SHMK_QUEUE_F_TOPIC ||
+	    (arg->slot_bytes && arg->slot_bytes != SHMK_SLOT_MIN) ||
 	    arg->capacity < SHMK_TOPIC_SLOTS_MIN || !arg->depth || arg->depth > arg->capacity)
 		return -EINVAL;
 	if (!arg->nr_readers || arg->nr_readers > SHMK_TOPIC_READERS_MAX ||
@@ -1218,7 +1250,7 @@ static int queue_make(struct shmk *s, struct shmk_queue_create *arg)
 	uint64_t ring, row;
 	int id, ret;
 
-	if (queue_find(l, arg->name) >= 0)
+	if (queue_find_used(s, arg->name) >= 0)
 		return -EEXIST;
 	id = queue_free_id(l);
 	if (id < 0)
@@ -1279,7 +1311,7 @@ static int local_queue_open(struct shmk *s, struct shmk_queue_open *arg)
 	ret = pool_lock(l);
 	if (ret)
 		return ret;
-	id = queue_find(l, arg->name);
+	id = queue_find_used(s, arg->name);
 	if (id >= 0) {
 		arg->id = id;
 		arg->gen = SHMK_QUEUE_GEN(queue_at(l, id)->word);
@@ -1302,8 +1334,10 @@ static int local_queue_close(struct shmk *s, __u32 id, __u32 gen)
 			rows_leave(l, id, s->self);
 		queue_count_open(s, id, -1);
 		journal_commit(l);
-		if (!opens_of(l, s->self)[id])
+		if (!opens_of(l, s->self)[id]) {
 			ring_both(s, id);	/* who is left may want to know */
+			queue_collect(s, id);
+		}
 	} else {
 		ret = -ENOENT;
 	}
@@ -1379,6 +1413,56 @@ static int queue_unmake(struct shmk *s, uint32_t id, uint32_t gen)
 	shmk_settle_queue(&s->view, &rv, &ignored);
 	queue_gone(s, id, gen);
 	return 0;
+}
+
+/*
+ * Removes a queue that nobody has open if it is transient, or drained and empty. Killed before
+ * that: who settles us does it. Not by a read-only member: by who opens it, or attaches next.
+ */
+static void queue_collect(struct shmk *s, uint32_t id)
+{
+	const struct shmk_queue_status *q = queue_at(local_of(s), id);
+	uint32_t flags = SHMK_QUEUE_FLAGS(q->word);
+	struct shmk_ring_view rv;
+
+	if (s->rdonly || SHMK_QUEUE_STATE(q->word) != SHMK_QUEUE_READY || q->nr_open ||
+	    !(flags & (SHMK_QUEUE_F_TRANSIENT | SHMK_QUEUE_F_DRAIN)))
+		return;
+	s->view.queue(&s->view, id, &rv);
+	if (flags & (SHMK_QUEUE_F_TRANSIENT | SHMK_QUEUE_F_TOPIC) || shmk_ring_drained(&rv))
+		queue_unmake(s, id, SHMK_QUEUE_GEN(q->word));
+}
+
+static void queues_collect(struct shmk *s)
+{
+	for (uint32_t id = 0; id < s->status->nr_queues; id++)
+		queue_collect(s, id);
+}
+
+static int local_queue_drain(struct shmk *s, __u32 id, __u32 gen)
+{
+	struct local *l = local_of(s);
+	struct shmk_queue_status *q;
+	int ret;
+
+	if (s->rdonly)
+		return -EROFS;
+	ret = pool_lock(l);
+	if (ret)
+		return ret;
+	reap_locked(s);
+	q = queue_get(l, id, gen);
+	if (q) {
+		set64(l, &q->word, SHMK_QUEUE_WORD(gen, SHMK_QUEUE_FLAGS(q->word) |
+						   SHMK_QUEUE_F_DRAIN, SHMK_QUEUE_READY));
+		set64(l, &l->status->epoch, l->status->epoch + 1);
+		journal_commit(l);
+		smp_mb();	/* before row_asleep(); who is killed here has woken nobody: in a slice */
+		ring_both(s, id);
+		queue_collect(s, id);
+	}
+	pool_unlock(l);
+	return q ? 0 : -ENOENT;
 }
 
 static int local_queue_remove(struct shmk *s, __u32 id, __u32 gen)
@@ -1591,7 +1675,16 @@ static bool may_remove(const struct local *l)
 	return !geteuid() || (!fstat(l->dir, &st) && st.st_uid == geteuid());
 }
 
-static int local_pool_destroy(const char *name)
+/* One word, so whoever is killed here has begun it or has not. */
+static int drain_begin(struct local *l)
+{
+	set32(l, &l->status->flags,
+	      (l->status->flags & ~SHMK_POOL_F_PERSIST) | SHMK_POOL_F_DRAIN);
+	journal_commit(l);
+	return 0;
+}
+
+static int local_pool_destroy(const char *name, bool drain)
 {
 	struct shmk s;
 	int ret = open_to_remove(&s, name);
@@ -1603,7 +1696,7 @@ static int local_pool_destroy(const char *name)
 	else if (local_of(&s)->extra->gone)
 		ret = -ENOENT;
 	else if (any_alive(local_of(&s)))
-		ret = -EBUSY;
+		ret = drain ? drain_begin(local_of(&s)) : -EBUSY;
 	else
 		ret = dir_remove(&s);
 	unlock_close(&s);
@@ -1771,6 +1864,7 @@ const struct shmk_backend shmk_local_backend = {
 	.queue_open	= local_queue_open,
 	.queue_close	= local_queue_close,
 	.queue_remove	= local_queue_remove,
+	.queue_drain	= local_queue_drain,
 	.topic_subscribe = local_topic_subscribe,
 	.topic_unsubscribe = local_topic_unsubscribe,
 	.side_fd	= local_side_fd,

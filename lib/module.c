@@ -187,9 +187,11 @@ static int module_pool_create(const char *name, const struct shmk_pool_opts *opt
 	return 0;
 }
 
-static int module_pool_destroy(const char *name)
+static int module_pool_destroy(const char *name, bool drain)
 {
-	struct shmk_pool_destroy arg = { .size = sizeof(arg) };
+	struct shmk_pool_destroy arg = {
+		.size = sizeof(arg), .flags = drain ? SHMK_DESTROY_F_DRAIN : 0,
+	};
 
 	strcpy(arg.name, name);
 	return device_call(SHMK_IOC_POOL_DESTROY, &arg);
@@ -423,6 +425,13 @@ static int module_queue_remove(struct shmk *s, __u32 id, __u32 gen)
 	return call(module_of(s)->attachment, SHMK_IOC_QUEUE_REMOVE, &arg);
 }
 
+static int module_queue_drain(struct shmk *s, __u32 id, __u32 gen)
+{
+	struct shmk_queue_close arg = { .size = sizeof(arg), .id = id, .gen = gen };
+
+	return call(module_of(s)->attachment, SHMK_IOC_QUEUE_DRAIN, &arg);
+}
+
 static int module_topic_subscribe(struct shmk *s, struct shmk_topic_subscribe *arg)
 {
 	arg->size = sizeof(*arg);
@@ -579,6 +588,7 @@ const struct shmk_backend shmk_module_backend = {
 	.queue_open	= module_queue_open,
 	.queue_close	= module_queue_close,
 	.queue_remove	= module_queue_remove,
+	.queue_drain	= module_queue_drain,
 	.topic_subscribe = module_topic_subscribe,
 	.topic_unsubscribe = module_topic_unsubscribe,
 	.side_fd	= module_side_fd,

@@ -108,7 +108,17 @@ int shmk_pool_destroy(const char *uri)
 	const char *name;
 	int ret = uri_parse_named(uri, &backend, &name);
 
-	return ret ? ret : backend->pool_destroy(name);
+	return ret ? ret : backend->pool_destroy(name, false);
+}
+
+int shmk_pool_drain(const char *uri)
+{
+	ERRNO_KEPT;
+	const struct shmk_backend *backend;
+	const char *name;
+	int ret = uri_parse_named(uri, &backend, &name);
+
+	return ret ? ret : backend->pool_destroy(name, true);
 }
 
 int shmk_pool_reset(const char *uri, unsigned int flags)
@@ -142,7 +152,8 @@ static void stat_from_info(const struct shmk_backend *backend,
 		.page_bytes = 1U << info->page_shift,
 		.unit_bytes = 1U << info->unit_shift,
 		.flags = (info->flags & SHMK_POOL_F_PERSIST ? SHMK_POOL_PERSIST : 0) |
-			 (info->flags & SHMK_POOL_F_NO_QUARANTINE ? SHMK_POOL_NO_QUARANTINE : 0),
+			 (info->flags & SHMK_POOL_F_NO_QUARANTINE ? SHMK_POOL_NO_QUARANTINE : 0) |
+			 (info->flags & SHMK_POOL_F_DRAIN ? SHMK_POOL_DRAINING : 0),
 		.node = info->node,
 		.mode = info->mode,
 		.uid = info->uid,

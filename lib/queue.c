@@ -130,6 +130,8 @@ static inline int side_enter(struct shmk_queue *q, uint32_t side)
 		return -EROFS;
 	if (pool_is_reset(q->shmk))
 		return -ESHUTDOWN;
+	if (side == SHMK_SIDE_SEND && unlikely(queue_draining(q)))
+		return -ESHUTDOWN;
 	if ((q->flags & single) && unlikely(!q->have_role[side]))
 		return role_take(q, side);
 	return 0;
@@ -802,6 +804,14 @@ static inline void slot_empty(struct look *l)
 			  SHMK_P(l->lap + 1, SHMK_KIND_EMPTY, 0));
 }
 
+/* A message has left a slot where it could have come back to: one less to wait for when it drains. */
+static void left_wake(struct shmk_queue *q)
+{
+	wait_wake(q, SHMK_SIDE_SEND);				/* Q3 */
+	if (unlikely(queue_draining(q)))
+		wait_wake(q, SHMK_SIDE_RECV);
+}
+
 /* What is ours by T but not by sense: somebody wrote where nobody may. */
 static int take_garbage(struct look *l)
 {
@@ -914,7 +924,7 @@ static int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 			break;
 		case SHMK_KIND_SKIP:
 			slot_empty(&l);
-			wait_wake(q, SHMK_SIDE_SEND);
+			left_wake(q);
 			continue;
 		default:
 			return take_garbage(&l);
@@ -1122,7 +1132,7 @@ static void held_leave(struct shmk_msg *msg)
 
 	look_at(msg->queue, &l);
 	slot_empty(&l);
-	wait_wake(msg->queue, SHMK_SIDE_SEND);			/* Q3 */
+	left_wake(msg->queue);
 }
 
 static void held_resent(struct shmk_msg *msg)
@@ -1165,7 +1175,8 @@ int queue_name_copy(char *to, const char *name)
 static int opts_check(const struct shmk_queue_opts *opts)
 {
 	uint32_t known = SHMK_QUEUE_CREATE | SHMK_QUEUE_EXCL | SHMK_QUEUE_SP | SHMK_QUEUE_SC |
-			 SHMK_QUEUE_REDELIVER | SHMK_QUEUE_HANGUP | SHMK_QUEUE_TAGGED;
+			 SHMK_QUEUE_REDELIVER | SHMK_QUEUE_HANGUP | SHMK_QUEUE_TAGGED |
+			 SHMK_QUEUE_TRANSIENT;
 
 	if (opts->flags & ~known)
 		return -EINVAL;
@@ -1184,7 +1195,8 @@ static int queue_make(struct shmk *s, struct queue_find *f)
 		.flags = (opts->flags & SHMK_QUEUE_SP ? SHMK_QUEUE_F_SP : 0) |
 			 (opts->flags & SHMK_QUEUE_SC ? SHMK_QUEUE_F_SC : 0) |
 			 (opts->flags & SHMK_QUEUE_REDELIVER ? SHMK_QUEUE_F_REDELIVER : 0) |
-			 (opts->flags & SHMK_QUEUE_TAGGED ? SHMK_QUEUE_F_META : 0),
+			 (opts->flags & SHMK_QUEUE_TAGGED ? SHMK_QUEUE_F_META : 0) |
+			 (opts->flags & SHMK_QUEUE_TRANSIENT ? SHMK_QUEUE_F_TRANSIENT : 0),
 		.max_tries = opts->max_tries,
 		.capacity = opts->capacity ? opts->capacity : 64,
 		.slot_bytes = opts->slot_bytes,
@@ -1255,6 +1267,7 @@ static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
 		return NULL;
 	memset(q, 0, sizeof(*q));
 	q->shmk = s;
+	q->word = &status->word;
 	q->id = id;
 	q->gen = gen;
 	q->flags = SHMK_QUEUE_FLAGS(status->word);
@@ -1368,25 +1381,53 @@ void queues_close(struct shmk *s)
 	}
 }
 
-int shmk_queue_remove(struct shmk *s, const char *name)
+/* A queue or topic that is there, without opening it. */
+static int queue_seek(struct shmk *s, const char *name, uint32_t *id, uint32_t *gen)
 {
-	const struct shmk_queue_status *status;
-	uint32_t id;
-
 	if (!name || !name_valid(name))
 		return -EINVAL;
 	if (s->rdonly)
 		return -EROFS;
-	for (id = 0; id < s->view.nr_queues; id++) {
-		__u64 word;
+	for (*id = 0; *id < s->view.nr_queues; ++*id) {
+		const struct shmk_queue_status *status = queue_status(s, *id);
+		__u64 word = smp_load_acquire(&status->word);
 
-		status = queue_status(s, id);
-		word = smp_load_acquire(&status->word);
+		*gen = SHMK_QUEUE_GEN(word);
 		if (SHMK_QUEUE_STATE(word) == SHMK_QUEUE_READY &&
 		    !strncmp(status->name, name, SHMK_NAME_LEN))
-			return s->backend->queue_remove(s, id, SHMK_QUEUE_GEN(word));
+			return 0;
 	}
 	return -ENOENT;
+}
+
+int shmk_queue_remove(struct shmk *s, const char *name)
+{
+	uint32_t id, gen;
+	int ret = queue_seek(s, name, &id, &gen);
+
+	return ret ? ret : s->backend->queue_remove(s, id, gen);
+}
+
+struct drain {
+	uint32_t	id, gen;
+};
+
+static bool queue_gone(struct shmk *s, void *arg)
+{
+	const struct drain *d = arg;
+	__u64 word = smp_load_acquire(&queue_status(s, d->id)->word);
+
+	return SHMK_QUEUE_STATE(word) != SHMK_QUEUE_READY || SHMK_QUEUE_GEN(word) != d->gen;
+}
+
+int shmk_queue_drain(struct shmk *s, const char *name, int64_t deadline)
+{
+	struct drain d;
+	int ret = queue_seek(s, name, &d.id, &d.gen);
+
+	if (!ret)
+		ret = s->backend->queue_drain(s, d.id, d.gen);
+	return ret ? ret : wait_event(s, queue_gone, &d, deadline);
 }
 
 /* ---------------------------------------------------------- statistics -- */
@@ -1425,7 +1466,9 @@ static int id_stats(struct shmk *s, uint32_t id, struct shmk_queue_stats *st)
 		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_SC ? SHMK_QUEUE_SC : 0) |
 		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_TOPIC ? SHMK_QUEUE_TOPIC : 0) |
 		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_REDELIVER ? SHMK_QUEUE_REDELIVER : 0) |
-		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_META ? SHMK_QUEUE_TAGGED : 0);
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_META ? SHMK_QUEUE_TAGGED : 0) |
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_TRANSIENT ? SHMK_QUEUE_TRANSIENT : 0) |
+		    (SHMK_QUEUE_FLAGS(word) & SHMK_QUEUE_F_DRAIN ? SHMK_QUEUE_DRAINING : 0);
 	st->capacity = status->capacity;
 	st->slot_bytes = status->slot_bytes;
 	st->nr_open = READ_ONCE(status->nr_open);

@@ -369,6 +369,8 @@ static int writer_try(struct shmk_topic *t)
 
 	if (ret || t->writes)
 		return ret;
+	if (queue_draining(&t->q))
+		return -ESHUTDOWN;
 	if (role_alive(s, role) && (s->backend->reap(s) <= 0 || role_alive(s, role)))
 		return -EBUSY;
 	/* Of several only one can: the names of the living differ, those of the dead do not return. */
@@ -420,6 +422,8 @@ static int loan_locked(struct shmk_topic *t, struct shmk_loan *loan)
 
 	if (!t->writes)
 		return -EPERM;
+	if (queue_draining(&t->q))
+		return -ESHUTDOWN;
 	ret = element_get(t, &element);
 	if (ret)
 		return ret;
@@ -492,7 +496,7 @@ static int publish_locked(struct shmk_topic *t, struct shmk_loan *loan, size_t l
 
 	if (ret)
 		return ret;
-	if (pool_is_reset(t->shmk))
+	if (pool_is_reset(t->shmk) || unlikely(queue_draining(&t->q)))
 		return -ESHUTDOWN;
 	if (!room(t, (t->seq - 1) & t->mask))
 		return -EAGAIN;
@@ -893,7 +897,7 @@ static void queue_init(struct shmk_queue *q, const struct shmk_queue *like,
 		       bool (*ready)(struct shmk_queue *q, uint32_t side), uint32_t row)
 {
 	*q = (struct shmk_queue) {
-		.shmk = like->shmk, .rv = like->rv, .id = like->id, .gen = like->gen,
+		.shmk = like->shmk, .rv = like->rv, .word = like->word, .id = like->id, .gen = like->gen,
 		.flags = like->flags, .row = row, .ready = ready,
 		.side = { { .fd = -1 }, { .fd = -1 } },
 	};
@@ -1078,7 +1082,7 @@ static uint32_t slots_for(uint32_t depth)
 
 static int opts_check(const struct shmk_topic_opts *opts)
 {
-	if (opts->flags & ~(uint32_t)(SHMK_TOPIC_CREATE | SHMK_TOPIC_EXCL))
+	if (opts->flags & ~(uint32_t)(SHMK_TOPIC_CREATE | SHMK_TOPIC_EXCL | SHMK_TOPIC_TRANSIENT))
 		return -EINVAL;
 	if ((opts->flags & SHMK_TOPIC_EXCL) && !(opts->flags & SHMK_TOPIC_CREATE))
 		return -EINVAL;
@@ -1095,7 +1099,8 @@ static int topic_make(struct shmk *s, struct queue_find *f)
 	const struct shmk_topic_opts *opts = f->opts;
 	struct shmk_queue_create arg = {
 		.size = sizeof(arg),
-		.flags = SHMK_QUEUE_F_TOPIC,
+		.flags = SHMK_QUEUE_F_TOPIC |
+			 (opts->flags & SHMK_TOPIC_TRANSIENT ? SHMK_QUEUE_F_TRANSIENT : 0),
 		.slot_bytes = SHMK_SLOT_MIN,
 		.nr_readers = opts->nr_readers ? opts->nr_readers : 16,
 		.nr_holds = opts->nr_holds ? opts->nr_holds : 1,
@@ -1116,7 +1121,9 @@ static int topic_make(struct shmk *s, struct queue_find *f)
 	arg.block = msg.block;
 	arg.block_gen = msg.gen;
 	ret = s->backend->queue_create(s, &arg);
-	if (ret)
+	/* Undone by the kernel after it had been taken over: then it is free already. */
+	if (ret && READ_ONCE(s->view.blocks[msg.block].word) ==
+		   SHMK_BLOCK_WORD(msg.gen, SHMK_BLOCK_USED))
 		shmk_free(&msg);
 	else
 		entry_put(s, msg.entry);
@@ -1131,6 +1138,7 @@ static struct shmk_topic *topic_new(struct shmk *s, uint32_t id, uint32_t gen)
 	struct shmk_topic *t = line_alloc(sizeof(*t));
 	struct shmk_queue q = {
 		.shmk = s, .id = id, .gen = gen, .flags = SHMK_QUEUE_FLAGS(st->word),
+		.word = &st->word,
 	};
 
 	if (!t)

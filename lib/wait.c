@@ -4,7 +4,8 @@
  *
  * Vocabulary
  *   side     of a queue: receivers sleep on one, senders on the other.
- *   ready    there is something to do for the side (shmk_ring_ready()).
+ *   ready    there is something to do for the side (shmk_ring_ready()), or never will be,
+ *            because the queue drains: calls do not block.
  *   word     the side's waiters word in the ring; nonzero: ring the bell.
  *   fd       of the side. The module computes its poll answer from the slots
  *            (and sets the word itself when it is polled and finds nothing); on
@@ -166,9 +167,29 @@ void lock_slow(struct lock *lock)
 
 /* ------------------------------------------------------------- waking -- */
 
-bool side_ready(struct shmk_queue *q, uint32_t side)
+static bool slots_ready(struct shmk_queue *q, uint32_t side)
 {
 	return q->ready ? q->ready(q, side) : shmk_ring_ready(&q->rv, side);
+}
+
+/*
+ * Nothing more is to be sent: a sender never waits again, a receiver only for what is
+ * still in somebody's hands. Who drains sets the word first (D0) and rings then, so who
+ * goes to sleep sees it in S3 or is woken; and what was sent before that is seen by who sees
+ * the word (D1) and then looks at the slots.
+ */
+static bool side_over(struct shmk_queue *q, uint32_t side)
+{
+	if (likely(!queue_draining(q)))
+		return false;
+	if (side == SHMK_SIDE_SEND)
+		return true;
+	return q->ready ? !q->ready(q, side) : shmk_ring_drained(&q->rv);
+}
+
+bool side_ready(struct shmk_queue *q, uint32_t side)
+{
+	return slots_ready(q, side) || side_over(q, side);
 }
 
 static const struct shmk_queue_status *status_of(const struct shmk_queue *q)
@@ -535,6 +556,8 @@ int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 	ERRNO_KEPT;
 	int ret;
 
+	if (unlikely(side_over(q, side)))
+		return -ESHUTDOWN;
 	if (unlikely(side_hung_up(q, side)))
 		return -EPIPE;
 	if (deadline == SHMK_TRY)

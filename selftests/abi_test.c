@@ -147,6 +147,7 @@ static const struct command {
 	{ "SUBSCRIBE",	  SHMK_IOC_TOPIC_SUBSCRIBE, ATT,     40, -ENOENT, true },
 	{ "UNSUBSCRIBE",  SHMK_IOC_TOPIC_UNSUBSCRIBE, ATT,   16, -ENOENT, true },
 	{ "RELEASE",	  SHMK_IOC_RELEASE,	 ATT,	     0, 0, false },
+	{ "QUEUE_DRAIN",  SHMK_IOC_QUEUE_DRAIN,	 ATT,	     16, -ENOENT, true },
 	{ "DETACH",	  SHMK_IOC_DETACH,	 ATT,	     0, 0, false },
 };
 

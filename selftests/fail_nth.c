@@ -213,6 +213,11 @@ static int queue_do_remove(void)
 	return raw_queue_close(att, SHMK_IOC_QUEUE_REMOVE, queue, queue_gen);
 }
 
+static int queue_do_drain(void)
+{
+	return raw_queue_close(att, SHMK_IOC_QUEUE_DRAIN, queue, queue_gen);
+}
+
 static void queue_remove(void)
 {
 	raw_queue_close(att, SHMK_IOC_QUEUE_REMOVE, queue, queue_gen);
@@ -447,6 +452,7 @@ static const struct command {
 	{ "queue_open", MEMBER, queue_open, NULL, queue_close },
 	{ "queue_close", MEMBER, queue_do_close, queue_new, queue_remove },
 	{ "queue_remove", MEMBER, queue_do_remove, queue_new_closed, NULL },
+	{ "queue_drain", MEMBER, queue_do_drain, queue_new_closed, NULL },
 	{ "queue_fd", MEMBER, side, NULL, NULL },
 	{ "bell", MEMBER, bell, NULL, NULL },
 	{ "mmap", MEMBER, map_data, NULL, unmap },

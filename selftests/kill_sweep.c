@@ -268,6 +268,29 @@ static void run_queue_remove(struct victim *v)
 	shmk_queue_remove(v->s, "extra");
 }
 
+static void prepare_left(struct victim *v)
+{
+	run_queue_create(v);
+	send_id(v->s, v->extra, own_id);
+}
+
+static void prepare_transient(struct victim *v)
+{
+	struct shmk_queue_opts opts = {
+		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_TRANSIENT, .capacity = 4,
+	};
+
+	must("transient", shmk_queue_open(v->s, "extra", &opts, SHMK_TRY, &v->extra));
+	send_id(v->s, v->extra, own_id);
+	send_id(v->s, v->extra, own_id + 1);
+}
+
+static void run_queue_drain(struct victim *v)
+{
+	shmk_queue_drain(v->s, "extra", SHMK_TRY);
+	shmk_queue_close(v->extra);
+}
+
 static void run_attach(struct victim *v)
 {
 	struct shmk *second;
@@ -326,6 +349,9 @@ static const struct op ops[] = {
 	OP("queue_create",	100, KEEPS, nothing, nothing, queue_create),
 	OP("queue_close",	50, KEEPS, nothing, queue_extra, queue_close),
 	OP("queue_remove",	50, KEEPS, nothing, queue_extra, queue_remove),
+	OP("queue_drain",	100, KEEPS, nothing, queue_extra, queue_drain),
+	OP("queue_drain_left",	100, KEEPS, nothing, left, queue_drain),
+	OP("transient_close",	100, KEEPS, nothing, transient, queue_close),
 	OP("attach_detach",	200, KEEPS, nothing, nothing, attach),
 	OP("detach_holding",	100, KEEPS, some, batch, detach),
 	OP("settle",		0, KEEPS, nothing, nothing, settle),
@@ -357,6 +383,34 @@ static pid_t victim_start(const struct op *op)
 
 /* -------------------------------------------------------------- kills -- */
 
+/*
+ * Whatever became of the victim's queue, it can be drained: what is in it can be taken, and
+ * with that, unused, it is gone. One that was transient is gone already.
+ */
+static bool extra_goes(const struct op *op, struct round *r)
+{
+	struct shmk_queue *q;
+	struct shmk_msg msg;
+	int ret;
+
+	if (!wait_gone(r))
+		return false;
+	ret = shmk_queue_open(r->s, "extra", NULL, SHMK_TRY, &q);
+	if (ret == -ENOENT)
+		return true;
+	if (ret)
+		return sweep_fail("open: %s", strerror(-ret));
+	if (op->prepare == prepare_transient)
+		return sweep_fail("a transient queue is still there");
+	while (!(ret = shmk_recv(q, &msg, SHMK_TRY)))
+		shmk_free(&msg);
+	if (ret != -EAGAIN && ret != -ESHUTDOWN)
+		return sweep_fail("recv: %s", strerror(-ret));
+	shmk_queue_close(q);
+	ret = shmk_queue_drain(r->s, "extra", SHMK_TRY);
+	return !ret || ret == -ENOENT || sweep_fail("drain: %s", strerror(-ret));
+}
+
 /* Returns whether the operation went on for more than @n instructions. */
 static bool kill_after(const struct op *op, long n, bool *ok)
 {
@@ -371,7 +425,7 @@ static bool kill_after(const struct op *op, long n, bool *ok)
 	pid = victim_start(op);
 	more = sweep_step(pid, n);
 	sweep_kill(pid);
-	*ok = survivor(op->does, &r, put);
+	*ok = extra_goes(op, &r) && survivor(op->does, &r, put);
 	shmk_detach(r.s);
 	return more;
 }
@@ -434,6 +488,8 @@ static const struct pair pairs[] = {
 	{ "alloc_seize", "settle", true },
 	{ "detach_holding", "settle", true },
 	{ "queue_create", "settle", true },
+	{ "queue_drain", "settle", true },
+	{ "transient_close", "settle", true },
 };
 
 /* How many instructions an operation has, when it is alone. */
@@ -507,7 +563,7 @@ static bool kill_both(const struct pair *p, long n, long m)
 	/* A settler that dies takes what it had counted with it: local only. */
 	if (p->b_settles && both.does == TAKES)
 		both.does = EATS;
-	ok = survivor(both.does, &r, put);
+	ok = extra_goes(a, &r) && survivor(both.does, &r, put);
 	shmk_detach(r.s);
 	return ok;
 }

@@ -186,6 +186,50 @@ static void tour_raw(void)
 
 static struct shmk *victim;
 
+/* One that is made and goes, and then one that stays open, with a reader. */
+static void tour_topic(void)
+{
+	struct shmk_topic_opts opts = {
+		.flags = SHMK_TOPIC_CREATE, .nr_readers = 1, .msg_bytes = 16,
+	};
+	struct pollfd p = { .events = POLLIN };
+	struct shmk_topic *t, *other;
+	struct shmk_sub *sub;
+	struct shmk *second;
+	char buf[16];
+
+	MUST(shmk_topic_open(victim, "topic", &opts, SHMK_TRY, &t));
+	MUST(shmk_topic_writer(t, SHMK_TRY));
+	MUST(shmk_topic_subscribe(t, NULL, &sub));
+	p.fd = MUST(shmk_sub_fd(sub));
+	must("poll", poll(&p, 1, 0));
+	MUST(shmk_topic_publish_copy(t, "one", 4, SHMK_TRY));
+	must("read", (int)shmk_topic_read(sub, buf, sizeof(buf), NULL, SHMK_TRY));
+	shmk_topic_unsubscribe(sub);
+	MUST(shmk_attach(uri, NULL, &second));
+	MUST(shmk_topic_open(second, "topic", NULL, SHMK_TRY, &other));
+	if (shmk_topic_writer(other, shmk_deadline_ms(1)) != -ETIMEDOUT)
+		die("a second writer", -EEXIST);
+	shmk_detach(second);
+	shmk_topic_close(t);
+	may("remove", TRY(shmk_queue_remove(victim, "topic")));
+	MUST(shmk_topic_open(victim, "topic", &opts, SHMK_TRY, &t));
+	MUST(shmk_topic_subscribe(t, NULL, &sub));
+}
+
+static void tour_drain(void)
+{
+	struct shmk_queue_opts opts = { .flags = SHMK_QUEUE_CREATE, .capacity = 4 };
+	struct shmk_queue *q;
+	int ret;
+
+	MUST(shmk_queue_open(victim, "drained", &opts, SHMK_TRY, &q));
+	ret = TRY(shmk_queue_drain(victim, "drained", SHMK_TRY));
+	if (ret != -EAGAIN)
+		die("drain", ret);
+	shmk_queue_close(q);
+}
+
 static void tour(void)
 {
 	struct shmk_attach_opts opts = { .spin_us = -1 };
@@ -197,6 +241,8 @@ static void tour(void)
 
 	tour_raw();
 	MUST(shmk_attach(uri, &opts, &victim));
+	tour_drain();
+	tour_topic();
 	MUST(shmk_queue_open(victim, "q", NULL, SHMK_TRY, &q));
 	MUST(shmk_queue_open(victim, "sp", NULL, SHMK_TRY, &sp));
 	MUST(shmk_queue_open(victim, "extra", &extra, SHMK_TRY, &x));
@@ -211,7 +257,7 @@ static void tour(void)
 	MUST(shmk_send(sp, &msg[2], SHMK_TRY));
 	send_id(victim, sp, 100);
 	send_id(victim, q, 101);
-	/* Ends with two messages in its hands and three queues open. */
+	/* Ends with two messages in its hands, three queues and a topic open. */
 }
 
 static pid_t tour_start(int *go)
@@ -334,10 +380,13 @@ static bool nothing_left(void)
 			  info.user_peers, info.user_queues);
 }
 
-/* Wherever its maker was killed, a queue is there or not, and can be removed. */
+/* Wherever its maker was killed, a queue is there or not, and can be removed; or drained. */
 static bool extra_removed(struct round *r)
 {
-	return wait_gone(r) && one_of("remove", shmk_queue_remove(r->s, "extra"), -ENOENT, 0, 0);
+	return wait_gone(r) &&
+	       one_of("remove", shmk_queue_remove(r->s, "extra"), -ENOENT, 0, 0) &&
+	       one_of("remove topic", shmk_queue_remove(r->s, "topic"), -ENOENT, 0, 0) &&
+	       one_of("drain", shmk_queue_drain(r->s, "drained", SHMK_TRY), -ENOENT, 0, 0);
 }
 
 static bool ended_well(const char *what, int status)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * shmk pool create|load|rm|ls
+ * shmk pool create|load|rm|drain|ls
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -379,9 +379,9 @@ static int load(int argc, char **argv)
 	return status;
 }
 
-static int remove_one(const char *uri)
+static int remove_one(const char *uri, bool drain)
 {
-	int err = shmk_pool_destroy(uri);
+	int err = drain ? shmk_pool_drain(uri) : shmk_pool_destroy(uri);
 
 	switch (-err) {
 	case 0:
@@ -400,11 +400,11 @@ static int remove_one(const char *uri)
 		say("\"%s\" is no name of a pool: see 'shmk ls' for those there are", uri);
 		return EXIT_USAGE;
 	default:
-		return fail(err, "cannot remove pool \"%s\"", uri);
+		return fail(err, "cannot %s pool \"%s\"", drain ? "drain" : "remove", uri);
 	}
 }
 
-static int rm(int argc, char **argv)
+static int rm(int argc, char **argv, bool drain)
 {
 	static const struct option longs[] = {
 		{ "pool", required_argument, NULL, 'P' },
@@ -414,12 +414,12 @@ static int rm(int argc, char **argv)
 	int opt, one, status = EXIT_OK, n = 0;
 
 	while ((opt = next_option(argc, argv, "h", longs)) != -1) {
-		one = remove_one(optarg);
+		one = remove_one(optarg, drain);
 		status = status ? status : one;
 		n++;
 	}
 	for (; optind < argc; optind++, n++) {
-		one = remove_one(argv[optind]);
+		one = remove_one(argv[optind], drain);
 		status = status ? status : one;
 	}
 	return n ? status : bad_usage("pool", "which pool?");
@@ -440,9 +440,11 @@ int cmd_pool(int argc, char **argv)
 	if (!strcmp(what, "load"))
 		return load(argc - 1, argv + 1);
 	if (!strcmp(what, "rm"))
-		return rm(argc - 1, argv + 1);
+		return rm(argc - 1, argv + 1, false);
+	if (!strcmp(what, "drain"))
+		return rm(argc - 1, argv + 1, true);
 	if (!strcmp(what, "ls"))
 		return cmd_ls(argc - 1, argv + 1);
-	return bad_usage("pool", *what ? "'%s' is not create, load, rm or ls" :
-			 "create, load, rm or ls?%s", what);
+	return bad_usage("pool", *what ? "'%s' is not create, load, rm, drain or ls" :
+			 "create, load, rm, drain or ls?%s", what);
 }

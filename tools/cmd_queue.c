@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * shmk queue create|rm|reset|ls
+ * shmk queue create|rm|drain|reset|ls
  */
 #include <errno.h>
 #include <string.h>
@@ -97,7 +97,33 @@ static int reset_one(struct target *t, const char *text)
 	return status ? status : reset_target(t, false, false);
 }
 
-/* rm and reset */
+/* Begins it; with --wait also waits until it is done. */
+static int drain_one(struct target *t, const char *text)
+{
+	int64_t deadline = t->wait ? shmk_deadline_ms(t->timeout_ms) : SHMK_TRY;
+	struct shmk *s;
+	int err, status = target_parse_queue(t, "queue", text);
+
+	t->wait = false;	/* for the pool */
+	if (!status)
+		status = target_attach(t, 0, &s);
+	if (status)
+		return status;
+	err = shmk_queue_drain(s, t->queue, deadline);
+	tool_detach(s);
+	if (err == -EAGAIN)
+		return EXIT_OK;
+	if (err == -ETIMEDOUT)
+		say("queue \"%s\" drains, but is not empty yet, or open: see 'shmk show %s'",
+		    t->queue, t->pool);
+	else if (err == -ENOENT)
+		say("no queue \"%s\" in pool \"%s\": see 'shmk show %s'", t->queue, t->pool, t->pool);
+	else if (err < 0)
+		return fail(err, "cannot drain queue \"%s\" of pool \"%s\"", t->queue, t->pool);
+	return exit_status(err);
+}
+
+/* rm, drain and reset */
 static int each(int argc, char **argv, int (*one)(struct target *t, const char *text))
 {
 	static const struct option longs[] = {
@@ -105,10 +131,18 @@ static int each(int argc, char **argv, int (*one)(struct target *t, const char *
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
+	static const struct option waits[] = {
+		TARGET_POOL_OPTION,
+		{ "wait", no_argument, NULL, 'w' },
+		{ "timeout", required_argument, NULL, 't' },
+		{ "help", no_argument, NULL, 'h' },
+		{ }
+	};
+	bool drain = one == drain_one;
 	struct target given = TARGET_INIT;
 	int opt, status = EXIT_OK;
 
-	while ((opt = next_option(argc, argv, "h", longs)) != -1)
+	while ((opt = next_option(argc, argv, drain ? "hwt:" : "h", drain ? waits : longs)) != -1)
 		if (target_option(&given, argv[0], opt, optarg) < 0)
 			return EXIT_USAGE;
 	if (optind == argc)
@@ -140,8 +174,10 @@ int cmd_queue(int argc, char **argv)
 		return create(argc - 1, argv + 1);
 	if (!strcmp(what, "rm"))
 		return each(argc - 1, argv + 1, remove_one);
+	if (!strcmp(what, "drain"))
+		return each(argc - 1, argv + 1, drain_one);
 	if (!strcmp(what, "reset"))
 		return each(argc - 1, argv + 1, reset_one);
-	return bad_usage("queue", *what ? "'%s' is not create, rm, reset or ls" :
-			 "create, rm, reset or ls?%s", what);
+	return bad_usage("queue", *what ? "'%s' is not create, rm, drain, reset or ls" :
+			 "create, rm, drain, reset or ls?%s", what);
 }

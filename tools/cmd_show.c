@@ -90,6 +90,7 @@ static void show_pool(const struct shmk_pool_stat *st, const struct shmk_pool_sp
 	printf("%s:%s  %s, pages %s, unit %s, node %s, mode %04o, uid %u, gid %u%s, age %s\n",
 	       st->backend, st->name, human(st->bytes), human(st->page_bytes),
 	       human(st->unit_bytes), node, st->mode, st->uid, st->gid,
+	       st->flags & SHMK_POOL_DRAINING ? ", draining" :
 	       st->flags & SHMK_POOL_PERSIST ? ", persistent" : "", human_ns(st->age_ns));
 	printf("  memory  %s with control regions\n", human(st->memory_bytes));
 	printf("  used    %s in %" PRIu64 " blocks\n", human(st->bytes_used), st->blocks_used);

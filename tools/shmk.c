@@ -37,7 +37,8 @@ static const struct command {
 	  "  the options that take a value as lines: 'size 1G', 'page 2M', 'gid shmk'\n" },
 	{ "queue", cmd_queue, "make, remove, empty and list queues",
 	  "queue create POOL/QUEUE [OPTION...] | queue rm POOL/QUEUE... |\n"
-	  "       shmk queue reset POOL/QUEUE... | queue ls POOL [--json]\n"
+	  "       shmk queue reset POOL/QUEUE... | queue ls POOL [--json] |\n"
+	  "       shmk queue drain POOL/QUEUE... [--wait] [--timeout TIME]\n"
 	  "  -C, --capacity N   messages, a power of two, default 64\n"
 	  "      --slot 64|128|256  bytes of a slot\n"
 	  "      --one-sender, --one-receiver  one at a time, faster\n"

@@ -146,6 +146,9 @@ static int attach_failed(const struct target *t, int err)
 		say("no pool \"%s\": create it with 'shmk pool create %s --size 64M'",
 		    t->pool, t->pool);
 		return EXIT_NOENT;
+	case ESHUTDOWN:
+		say("pool \"%s\" is being drained, nobody may attach any more: see 'shmk ls'", t->pool);
+		return EXIT_BUSY;
 	case ETIMEDOUT:
 		say("no pool \"%s\" appeared in time: create it with 'shmk pool create %s --size 64M'",
 		    t->pool, t->pool);

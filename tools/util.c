@@ -95,6 +95,7 @@ static const char *meaning(int err)
 	case EPROTO:
 		return "the pool was made by another version of shmk: remove it with 'shmk pool rm'";
 	case ESHUTDOWN:
+		return "it is being drained: nothing more is accepted";
 	case ENXIO:
 		return "the pool was taken away: run the command again";
 	case EROFS:

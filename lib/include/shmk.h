@@ -79,6 +79,7 @@ SHMK_API int64_t shmk_deadline_ms(int64_t ms);
  * whose members keep all of it registered for good none would ever be: this turns it off.
  */
 #define SHMK_POOL_NO_QUARANTINE	0x2
+#define SHMK_POOL_DRAINING	0x40000000U	/* told by shmk_pool_stat() only: shmk_pool_drain() */
 
 /**
  * struct shmk_pool_opts - what a new pool is to be; zero means the default
@@ -86,7 +87,7 @@ SHMK_API int64_t shmk_deadline_ms(int64_t ms);
  *	made exactly so or not at all
  * @page_bytes: 4096 (default) or 2 MiB
  * @unit_bytes: grain of blocks, a power of two, 256 (default) .. 64 KiB
- * @flags: SHMK_POOL_*
+ * @flags: SHMK_POOL_PERSIST
  * @mode: permission bits; default 0600
  * @set_owner: use @uid and @gid
  * @set_node: use @node
@@ -140,6 +141,15 @@ SHMK_API int shmk_pool_destroy(const char *uri);
  * reset that fails has changed nothing.
  */
 SHMK_API int shmk_pool_reset(const char *uri, unsigned int flags);
+
+/**
+ * shmk_pool_drain() - let nobody in any more; the pool goes with its last peer
+ *
+ * Those that are attached go on as before. Attaching is -ESHUTDOWN from then on, the name is
+ * taken until the pool is gone, and it is persistent no longer. At once if nobody is attached.
+ * May be repeated; cannot be taken back. -EPERM: of another user.
+ */
+SHMK_API int shmk_pool_drain(const char *uri);
 
 /**
  * struct shmk_pool_stat - a pool at some moment
@@ -520,11 +530,13 @@ SHMK_API int shmk_msg_part(const struct shmk_msg *whole, unsigned int i, void **
 #define SHMK_QUEUE_TAGGED	0x100	/* messages carry who sent them, a tag and an id */
 #define SHMK_QUEUE_REDELIVER	0x40	/* what a dead receiver had not acknowledged goes to another */
 #define SHMK_QUEUE_TOPIC	0x80	/* told by shmk_queue_next() only: shmk_topic_open() */
+#define SHMK_QUEUE_TRANSIENT	0x200	/* goes, with its messages, when nobody has it open any more */
+#define SHMK_QUEUE_DRAINING	0x400	/* told by shmk_queue_next() only: shmk_queue_drain() */
 #define SHMK_QUEUE_HANGUP	0x1000	/* of this attachment: -EPIPE instead of waiting when alone */
 
 /**
  * struct shmk_queue_opts - zero means the default
- * @flags: SHMK_QUEUE_*; SP, SC, REDELIVER and TAGGED count when it is made
+ * @flags: SHMK_QUEUE_*; SP, SC, REDELIVER, TAGGED and TRANSIENT count when it is made
  * @capacity: messages, a power of two up to 65536; default 64
  * @slot_bytes: 64 (default), 128 or 256: inline messages up to 16 less, with TAGGED 32 less
  * @max_tries: with REDELIVER: when so many receivers have died with a message it is
@@ -566,9 +578,28 @@ SHMK_API void shmk_queue_close(struct shmk_queue *q);
  * shmk_queue_remove() - -EBUSY while anyone has it open; its messages are freed.
  *
  * A queue and its messages stay when all have closed it, or died, until this or the end of
- * the pool.
+ * the pool. One that was made TRANSIENT goes with the last that has it open, who may be killed;
+ * what is in it then is freed.
  */
 SHMK_API int shmk_queue_remove(struct shmk *s, const char *name);
+
+/**
+ * shmk_queue_drain() - let nothing more in; the queue goes when it is empty and nobody has it open
+ * @name: of a queue or topic
+ * @deadline: how long to wait until it is gone
+ *
+ * From then on sending is -ESHUTDOWN, also for who is blocked in it. What was sent before is
+ * received as ever; who finds nothing left gets -ESHUTDOWN instead of waiting, and should
+ * close. A message that is not acknowledged (REDELIVER) is not gone: it may come back, and
+ * is waited for. A send that was under way may still succeed; its message may come after a
+ * receiver has been told that nothing is left, and then keeps the queue until somebody opens it
+ * and takes it. Of a topic, publishing and becoming the writer is -ESHUTDOWN, a reader reads to
+ * the end; it goes when nobody has it open.
+ *
+ * May be repeated; cannot be taken back, whoever dies. Return: 0: it is gone. -EAGAIN (SHMK_TRY),
+ * -ETIMEDOUT: not yet; it drains all the same. -ENOENT.
+ */
+SHMK_API int shmk_queue_drain(struct shmk *s, const char *name, int64_t deadline);
 
 /**
  * shmk_queue_reset() - receive and free what is in the queue, while others have it open
@@ -688,10 +719,11 @@ struct shmk_sub;
 
 #define SHMK_TOPIC_CREATE	0x1	/* make it if there is none */
 #define SHMK_TOPIC_EXCL		0x2	/* with CREATE: -EEXIST if there is one */
+#define SHMK_TOPIC_TRANSIENT	0x200	/* goes when nobody has it open any more */
 
 /**
  * struct shmk_topic_opts - zero means the default; all but @flags count when it is made
- * @flags: SHMK_TOPIC_CREATE, _EXCL
+ * @flags: SHMK_TOPIC_CREATE, _EXCL, _TRANSIENT
  * @depth: messages that are kept, for late or slow readers; default 1
  * @nr_readers: most subscriptions at once, up to 4096; default 16
  * @nr_holds: messages that each may hold at once, up to 256; default 1

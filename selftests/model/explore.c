@@ -1721,12 +1721,15 @@ static void serve(struct actor *a)
 
 static const struct shmk_status no_status;	/* of a pool that nobody resets */
 
+static const __u64 queue_word;	/* nothing drains here */
+
 static void queue_init(struct actor *a, struct shmk_queue *q, uint32_t id)
 {
 	memset(q, 0, sizeof(*q));
 	q->shmk = &a->s;
 	q->id = id;
 	q->gen = 1;
+	q->word = &queue_word;
 	q->nr_open = 1;
 	q->flags = queue_flags(id);
 	q->meta = q->flags & SHMK_QUEUE_F_META ? sizeof(struct shmk_slot_meta) : 0;

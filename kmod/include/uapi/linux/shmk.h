@@ -29,7 +29,7 @@
  *   -ENOMEM   not enough memory; nothing was kept
  *   -ENOSPC   all ids, or all room for rings, are taken
  *   -ENXIO    this mm is not, or no longer, the peer of this attachment
- *   -ESHUTDOWN  the pool was reset: nothing begins here any more
+ *   -ESHUTDOWN  the pool drains, or was reset: nothing begins here any more
  *
  * Every argument struct begins with its size. A shorter one than the kernel's
  * is filled up with zeros, of a longer one the unknown tail must be zero. The
@@ -52,6 +52,7 @@
 #define SHMK_POOL_F_PERSIST	0x1	/* lives without any file until destroyed */
 #define SHMK_POOL_F_NO_QUARANTINE 0x2	/* pinned blocks of the dead are given out again */
 #define SHMK_POOL_F_ALL		0x3
+#define SHMK_POOL_F_DRAIN	0x40000000U	/* not for creation: nobody may attach any more */
 
 /**
  * struct shmk_info - SHMK_IOC_INFO, on the device: what this module is and allows
@@ -145,14 +146,20 @@ struct shmk_pool_open {
 	char  name[SHMK_NAME_LEN];
 };
 
+#define SHMK_DESTROY_F_DRAIN	0x1
+
 /**
  * struct shmk_pool_destroy - SHMK_IOC_POOL_DESTROY, on the device
  * @size: sizeof(struct shmk_pool_destroy)
- * @flags: 0
+ * @flags: SHMK_DESTROY_F_DRAIN: instead of -EBUSY, see below
  * @name: of the pool
  *
  * Only the owner, the creator or CAP_SYS_ADMIN. -EBUSY while a peer is
  * attached. The name is free at once; the pages go with the last file.
+ *
+ * With DRAIN, peers that are attached go on. From then on opening the pool, and attaching
+ * to it by a file, is -ESHUTDOWN, and it is persistent no longer: pool and name go with the
+ * last file. May be repeated.
  */
 struct shmk_pool_destroy {
 	__u32 size;
@@ -279,7 +286,8 @@ struct shmk_attach {
  * topic's from then on, of the next generation; if the call fails it is still the
  * caller's, but for -EFAULT, when it is freed. -ENOSPC also when there are not
  * enough rows. Makes the queue and opens it for this attachment. It stays until it is
- * removed or the pool goes. -EEXIST if there is one of this name.
+ * removed or the pool goes; with F_TRANSIENT at the latest until the last attachment has closed it,
+ * and the last of its side files is closed. -EEXIST if there is one of this name.
  */
 struct shmk_queue_create {
 	__u32 size;
@@ -320,13 +328,17 @@ struct shmk_queue_open {
 };
 
 /**
- * struct shmk_queue_close - SHMK_IOC_QUEUE_CLOSE and SHMK_IOC_QUEUE_REMOVE, on an attachment
+ * struct shmk_queue_close - SHMK_IOC_QUEUE_CLOSE, _REMOVE and _DRAIN, on an attachment
  * @size: sizeof(struct shmk_queue_close)
  * @flags: 0
  * @id: of the queue
  * @gen: of the queue; -ENOENT when it is another's by now
  *
  * REMOVE is -EBUSY while any attachment has it open. Its messages are freed.
+ *
+ * DRAIN sets SHMK_QUEUE_F_DRAIN in its status word and wakes both sides: nothing more is to
+ * be sent. The queue is removed as soon as nobody has it open and there is no message in
+ * it, a topic as soon as nobody has it open.
  */
 struct shmk_queue_close {
 	__u32 size;
@@ -542,6 +554,7 @@ struct shmk_event {
 #define SHMK_IOC_BELL		_IO(SHMK_IOC, 0x26)
 #define SHMK_IOC_TOPIC_SUBSCRIBE _IO(SHMK_IOC, 0x27)
 #define SHMK_IOC_TOPIC_UNSUBSCRIBE _IO(SHMK_IOC, 0x28)
+#define SHMK_IOC_QUEUE_DRAIN	_IO(SHMK_IOC, 0x29)
 #define SHMK_IOC_RELEASE	_IO(SHMK_IOC, 0x2e)	/* looks now which PINNED blocks are free */
 
 #endif

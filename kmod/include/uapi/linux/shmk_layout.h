@@ -161,7 +161,9 @@ struct shmk_element {
 #define SHMK_QUEUE_F_REDELIVER	0x0004	/* a message stays in its slot until it is acknowledged */
 #define SHMK_QUEUE_F_TOPIC	0x0008	/* many readers of each message */
 #define SHMK_QUEUE_F_META	0x0010	/* struct shmk_slot_meta before the inline bytes */
-#define SHMK_QUEUE_F_ALL	0x001f
+#define SHMK_QUEUE_F_TRANSIENT	0x0020	/* goes, with its messages, when nobody has it open any more */
+#define SHMK_QUEUE_F_ALL	0x003f
+#define SHMK_QUEUE_F_DRAIN	0x8000	/* not for creation: see SHMK_IOC_QUEUE_DRAIN */
 
 #define SHMK_POOL_F_RESET	0x80000000U	/* over: the name is another pool's; see SHMK_IOC_POOL_RESET */
 
