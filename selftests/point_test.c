@@ -208,7 +208,7 @@ static void tour_topic(void)
 	shmk_topic_unsubscribe(sub);
 	MUST(shmk_attach(uri, NULL, &second));
 	MUST(shmk_topic_open(second, "topic", NULL, SHMK_TRY, &other));
-	if (shmk_topic_writer(other, shmk_deadline_ms(1)) != -ETIMEDOUT)
+	if (TRY(shmk_topic_writer(other, shmk_deadline_ms(1))) != -ETIMEDOUT)
 		die("a second writer", -EEXIST);
 	shmk_detach(second);
 	shmk_topic_close(t);

@@ -601,6 +601,85 @@ examples_run() {
 		{ cat out; exit 1; }
 	expect 0 redeliver "$pool"
 	grep -qx 'job 1, again' out && [ "$(grep -c '^job .$' out)" = 3 ] || { cat out; exit 1; }
+	expect 0 mail "$pool"
+	printf 'urgent 1\nurgent 2\nnews 1\nnews 2\nand now: Broken pipe\n' | cmp - out || exit 1
+	expect 0 call "$pool"
+	printf 'the answer to 1\nthe answer to 2\nOwner died\n' | cmp - out || { cat out; exit 1; }
+}
+a_call_is_answered() {
+	make_pool
+	shmk serve "$pool/s" --create --count 4 -- tr a-z A-Z & s=$!
+	[ "$(shmk call "$pool/s" --wait --timeout 20s 'hello ' world)" = "HELLO WORLD" ] || exit 1
+	[ "$(echo 'from stdin' | shmk call "$pool/s")" = "FROM STDIN" ] || exit 1
+	[ "$(shmk call "$pool/s" '')" = "" ] || exit 1
+	ends 0 $s
+	shmk serve "$pool/s" --count 2 -- sh -c 'cat; exit 3' 2> s.err & s=$!
+	head -c 300000 /dev/zero | tr '\0' x > big
+	shmk call "$pool/s" < big | cmp - big || exit 1
+	expect 0 shmk call "$pool/s" --timeout 20s again
+	ends 0 $s
+	grep -q "'sh' ended with status 3" s.err
+}
+servers_die_and_callers_are_told() {
+	make_pool
+	shmk serve "$pool/s" --create -- sh -c 'kill -9 $PPID; sleep 9' 2> /dev/null & s=$!
+	sentence "the server of .*; --retry" 1 shmk call "$pool/s" --wait --timeout 20s x
+	[ "$backend" = local ] || grep -q "killed by signal 9" err || { cat err; exit 1; }
+	wait $s
+	# One dies with it, the next answers.
+	shmk serve "$pool/s" -- sh -c 'kill -9 $PPID; sleep 9' 2> /dev/null & s=$!
+	shmk call "$pool/s" --retry 3 --timeout 20s z > got 2> c.err & c=$!
+	wait $s
+	shmk serve "$pool/s" --count 1 -- cat & s=$!
+	ends 0 $c
+	[ "$(cat got)" = z ] || { cat c.err; exit 1; }
+	ends 0 $s
+	# Where it may be tried twice nobody needs to ask again.
+	shmk serve "$pool/twice" --create --tries 2 -- sh -c 'kill -9 $PPID; sleep 9' 2> /dev/null & s=$!
+	shmk call "$pool/twice" --wait --timeout 20s z > got & c=$!
+	wait $s
+	shmk serve "$pool/twice" --count 1 --verbose -- cat 2> s.err & s=$!
+	ends 0 $c
+	[ "$(cat got)" = z ] || exit 1
+	ends 0 $s
+	grep -q "once more" s.err
+}
+what_a_call_refuses_is_told() {
+	make_pool
+	sentence "shmk serve" 3 shmk call "$pool/s" x
+	sentence "POOL/QUEUE" 2 shmk call
+	sentence "POOL/QUEUE" 2 shmk serve
+	sentence "which command" 2 shmk serve "$pool/s"
+	sentence "cannot make sense" 2 shmk call "$pool/s" --retry often
+	expect 0 shmk queue create "$pool/q"
+	sentence "not for calls" 2 shmk call "$pool/q" x
+	sentence "not for calls" 2 shmk serve "$pool/q" -- cat
+	sentence "appeared.* in time" 7 shmk call "$pool/s" --wait --timeout 50ms x
+	sentence "no answer .* in time" 7 shmk call "$pool/s" --create --timeout 50ms x
+	sentence "0 of 1 requests" 7 shmk serve "$pool/other" --create --count 1 --timeout 50ms -- cat
+	shmk serve "$pool/s" --count 2 -- nothere 2> s.err & s=$!	# the one nobody waits for, too
+	expect 0 shmk call "$pool/s" --timeout 20s x
+	ends 0 $s
+	grep -q "cannot run 'nothere'" s.err
+}
+queues_and_pools_are_drained() {
+	make_pool
+	printf 'a b' | shmk send --raw "$pool/q" --create || exit 1
+	expect 0 shmk queue drain "$pool/q"
+	sentence "is not empty yet" 7 shmk queue drain "$pool/q" --wait --timeout 50ms
+	sentence "drained" 1 sh -c "printf x | shmk send --raw $pool/q"
+	[ "$(shmk recv --raw --count 1 "$pool/q")" = "a b" ] || exit 1
+	sentence "shmk show" 3 shmk queue drain "$pool/q"
+	expect 0 shmk queue create "$pool/q"
+	expect 0 shmk queue drain "$pool/q" --wait --timeout 20s
+	shmk sub "$pool/t" --create & s=$!
+	until_true shmk wait "$pool" --peers 1 --timeout 1s
+	expect 0 shmk pool drain "$pool"
+	sentence "being drained" 4 shmk pub "$pool/t" x
+	kill $s
+	wait $s
+	sentence "shmk ls" 3 shmk pool drain "$pool"
+	expect 3 shmk show "$pool"
 }
 queue_with_redelivery() {
 	make_pool 1M

@@ -103,6 +103,21 @@ static const struct command {
 	  "  -t, --timeout TIME end when nothing comes for so long; with --count status 7\n"
 	  "  -v, --verbose      number, writer and what was missed before each\n"
 	  "  -c, --create; --depth, --readers, --max; -s, --size; -w, --wait: as for 'pub'\n" },
+	{ "call", cmd_call, "ask a server, and print its answer",
+	  "call POOL/QUEUE [TEXT...]\n"
+	  "  each TEXT is one request, without any all of standard input is\n"
+	  "      --retry N      when the server dies ask another one, N times at most\n"
+	  "  -t, --timeout TIME for an answer\n"
+	  "  -c, --create; --tries: as for 'serve'; -s, --size; -C, --capacity; -w, --wait\n" },
+	{ "serve", cmd_serve, "answer each request with what a command prints",
+	  "serve POOL/QUEUE [OPTION...] -- COMMAND [ARGUMENT...]\n"
+	  "  the request is the command's standard input, its standard output the answer\n"
+	  "      --tries N      of a new queue: so many servers may die with a request before\n"
+	  "                     the caller is told; default 1; 0: any number\n"
+	  "  -n, --count N      end after so many requests\n"
+	  "  -t, --timeout TIME end when nothing comes for so long; with --count status 7\n"
+	  "  -v, --verbose      a line for each request\n"
+	  "  -c, --create       make the queue; -s, --size; -C, --capacity; -w, --wait\n" },
 	{ "wait", cmd_wait, "wait for peers to attach or to leave, or for the close of a pool",
 	  "wait POOL --until-closed | --peer ID | --peers N | --at-most N\n"
 	  "      --until-closed the pool is removed, or its last member has left; status 0 if all\n"

@@ -31,6 +31,7 @@ enum {
 	EXIT_CRASHED	= 8,	/* wait: it is over, but somebody died */
 };
 
+int cmd_call(int argc, char **argv);
 int cmd_chaos(int argc, char **argv);
 int cmd_cleanup(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
@@ -47,6 +48,7 @@ int cmd_queue(int argc, char **argv);
 int cmd_recv(int argc, char **argv);
 int cmd_reset(int argc, char **argv);
 int cmd_send(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
 int cmd_show(int argc, char **argv);
 int cmd_sub(int argc, char **argv);
 int cmd_top(int argc, char **argv);
