@@ -93,7 +93,7 @@ static const char *meaning(int err)
 	case EUCLEAN:
 		return "the pool's shared memory is damaged: look at it with 'shmk fsck'";
 	case EPROTO:
-		return "the pool was made by another version of shmk: remove it with 'shmk pool rm'";
+		return "made by another version of shmk, the pool (remove it with 'shmk pool rm') or the module that is loaded";
 	case ESHUTDOWN:
 		return "it is being drained: nothing more is accepted";
 	case ENXIO:
