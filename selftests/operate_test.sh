@@ -500,7 +500,7 @@ all_json_() {
 	shmk version --json > json.version
 	shmk doctor --json > json.doctor
 	shmk cleanup "$scheme:" --json > json.cleanup
-	shmk events "$pool" --json --count 1 --timeout 20s > json.events & e=$!
+	shmk events "$pool" --json --type died --count 1 --timeout 20s > json.events & e=$!
 	watchers_ 1
 	kill -KILL $w
 	wait $e
