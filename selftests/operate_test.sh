@@ -410,9 +410,10 @@ bash_completes_commands_options_pools_and_queues() {
 		shmk recv $pool/ -> ${pool#*:}/first ${pool#*:}/second
 	END
 }
-# How many instructions but nops each function of lib/$1.c has, compiled with $2
+# How many instructions but nops each function of lib/$1.c has, compiled with $2. What is put into
+# what is the compiler's business, and it takes the text of an asm for its size: so nothing is.
 instructions_() {
-	gcc -std=gnu11 -O2 -fPIC -D_GNU_SOURCE= -DSHMK_VERSION='"0"' -fvisibility=hidden \
+	gcc -std=gnu11 -O2 -fno-inline -fno-ipa-cp -fno-ipa-sra -fno-partial-inlining -fPIC -D_GNU_SOURCE= -DSHMK_VERSION='"0"' -fvisibility=hidden \
 		-I"$src/lib/include" -I"$src/kmod/include/uapi" -I"$src/kmod" -I"$src/lib" \
 		$2 -c -o code.o "$src/lib/$1.c" || exit 1
 	objdump -d --no-show-raw-insn code.o |
