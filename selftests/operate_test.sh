@@ -242,7 +242,7 @@ a_pool_is_reset_and_everybody_wakes() {
 	expect 0 shmk reset "$pool" --force --json
 	json_ok out
 	ends 1 $r
-	grep -q "taken away" r.err || { cat r.err; exit 1; }
+	grep -q "pool was reset" r.err || { cat r.err; exit 1; }
 	ends 0 $w
 	counter_is queues_now 0
 	counter_is blocks_used 0

@@ -95,7 +95,7 @@ static const char *meaning(int err)
 	case EPROTO:
 		return "made by another version of shmk, the pool (remove it with 'shmk pool rm') or the module that is loaded";
 	case ESHUTDOWN:
-		return "it is being drained: nothing more is accepted";
+		return "it is being drained, or the pool was reset: nothing more is accepted";
 	case ENXIO:
 		return "the pool was taken away: run the command again";
 	case EROFS:
