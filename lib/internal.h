@@ -248,6 +248,11 @@ void wait_forget(struct shmk_queue *q);
  * Only says that another look is worth while.
  */
 int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline);
+/*
+ * The same between two looks at the ring, for who has found nothing: -EUCLEAN when that
+ * goes on while nobody changes anything.
+ */
+int wait_look(struct shmk_queue *q, uint32_t side, int64_t deadline);
 /* Of a non-blocking call that found nothing: 0 if there is something after all. */
 int wait_arm(struct shmk_queue *q, uint32_t side);
 void wait_bell(struct shmk_queue *q, uint32_t side);

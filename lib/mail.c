@@ -337,7 +337,7 @@ int shmk_mail_recv(struct shmk_mailbox *mb, uint32_t from, uint32_t tag, struct 
 		}
 		if (ret != -EAGAIN)
 			return ret;
-		ret = wait_side(mb->q, SHMK_SIDE_RECV, deadline);
+		ret = wait_look(mb->q, SHMK_SIDE_RECV, deadline);
 		if (ret)
 			return ret;
 	}

@@ -501,7 +501,7 @@ int shmk_send(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline)
 		ret = try_send(q, msg);
 		if (likely(ret != -EAGAIN))
 			return ret;
-		ret = wait_side(q, SHMK_SIDE_SEND, deadline);
+		ret = wait_look(q, SHMK_SIDE_SEND, deadline);
 		if (ret)
 			return ret;
 	}
@@ -549,7 +549,7 @@ int shmk_send_copy(struct shmk_queue *q, const void *buf, size_t len, int64_t de
 		ret = try_send_inline(q, buf, len);
 		if (likely(ret != -EAGAIN))
 			return ret;
-		ret = wait_side(q, SHMK_SIDE_SEND, deadline);
+		ret = wait_look(q, SHMK_SIDE_SEND, deadline);
 		if (ret)
 			return ret;
 	}
@@ -675,7 +675,7 @@ int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 		wait_wake(q, SHMK_SIDE_RECV);			/* Q3 */
 		entry_put(q->shmk, bell);
 		if (ret == -EAGAIN)
-			ret = wait_side(q, SHMK_SIDE_SEND, deadline);
+			ret = wait_look(q, SHMK_SIDE_SEND, deadline);
 		if (ret)
 			break;
 	}
@@ -995,7 +995,7 @@ static int recv_room(struct shmk_queue *q, struct shmk_msg *msg, size_t room, in
 		ret = try_recv(q, msg, room);
 		if (likely(ret != -EAGAIN))
 			return ret;
-		ret = wait_side(q, SHMK_SIDE_RECV, deadline);
+		ret = wait_look(q, SHMK_SIDE_RECV, deadline);
 		if (ret)
 			return ret;
 	}
@@ -1067,7 +1067,7 @@ int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 		if (got)
 			return got;
 		if (ret == -EAGAIN)
-			ret = wait_side(q, SHMK_SIDE_RECV, deadline);
+			ret = wait_look(q, SHMK_SIDE_RECV, deadline);
 		if (ret)
 			return ret;
 	}

@@ -496,6 +496,21 @@ static int sleep_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 	return ret;
 }
 
+int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
+{
+	ERRNO_KEPT;
+
+	if (unlikely(side_over(q, side)))
+		return -ESHUTDOWN;
+	if (unlikely(side_hung_up(q, side)))
+		return -EPIPE;
+	if (deadline == SHMK_TRY)
+		return wait_arm(q, side);
+	if (spin_side(q, side, deadline))
+		return 0;
+	return sleep_side(q, side, deadline);
+}
+
 /*
  * What somebody wrote into a ring where nobody may can look ready here, and not to
  * who takes or puts: for ever. This thread's waits that ended well, one after the
@@ -533,8 +548,6 @@ static int vain_check(struct shmk_queue *q, uint32_t side)
 {
 	uint64_t print;
 
-	if (q->ready)
-		return 0;		/* a topic */
 	if (vain.q != q || vain.side != side || vain.done != READ_ONCE(q->nr[side])) {
 		vain.q = q;
 		vain.side = side;
@@ -551,21 +564,10 @@ static int vain_check(struct shmk_queue *q, uint32_t side)
 	return -EUCLEAN;
 }
 
-int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
+int wait_look(struct shmk_queue *q, uint32_t side, int64_t deadline)
 {
-	ERRNO_KEPT;
-	int ret;
+	int ret = wait_side(q, side, deadline);
 
-	if (unlikely(side_over(q, side)))
-		return -ESHUTDOWN;
-	if (unlikely(side_hung_up(q, side)))
-		return -EPIPE;
-	if (deadline == SHMK_TRY)
-		ret = wait_arm(q, side);
-	else if (spin_side(q, side, deadline))
-		ret = 0;
-	else
-		ret = sleep_side(q, side, deadline);
 	return ret ? ret : vain_check(q, side);
 }
 

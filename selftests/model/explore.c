@@ -857,6 +857,11 @@ int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 	return ret;
 }
 
+int wait_look(struct shmk_queue *q, uint32_t side, int64_t deadline)
+{
+	return wait_side(q, side, deadline);
+}
+
 int wait_side_event(struct shmk_queue *q, uint32_t side,
 		    bool (*over)(struct shmk *s, void *arg), void *arg, int64_t deadline)
 {
