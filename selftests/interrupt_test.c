@@ -26,6 +26,7 @@ struct place {
 	struct shmk		*s, *other, *third;
 	struct shmk_queue	*empty, *full;		/* of s */
 	struct shmk_queue	*fill, *drain;		/* the same two, of other */
+	struct shmk_queue	*going;			/* of other; keeps what s drains */
 	struct shmk_poller	*p;
 	struct shmk_msg		msg, hog, request;
 	struct shmk_mailbox	*mail, *others_mail;	/* of s; of other, full */
@@ -169,6 +170,20 @@ static void make_the_topic(struct place *at)
 	struct shmk_topic *t;
 
 	CHECK(!shmk_topic_open(at->other, "late", &opts, SHMK_TRY, &t));
+}
+
+static int64_t call_queue_drain(struct place *at, int64_t deadline)
+{
+	struct shmk_queue_opts opts = { .flags = SHMK_QUEUE_CREATE };
+
+	if (!at->going)
+		CHECK(!shmk_queue_open(at->other, "going", &opts, SHMK_TRY, &at->going));
+	return shmk_queue_drain(at->s, "going", deadline);
+}
+
+static void close_the_queue(struct place *at)
+{
+	shmk_queue_close(at->going);
 }
 
 static int64_t call_topic_writer(struct place *at, int64_t deadline)
@@ -384,6 +399,7 @@ static const struct row rows[] = {
 	{ "shmk_recv_multi", call_recv_multi, send_one },
 	{ "shmk_poller_wait", call_poller_wait, send_one },
 	{ "shmk_topic_open", call_topic_open, make_the_topic },
+	{ "shmk_queue_drain", call_queue_drain, close_the_queue },
 	{ "shmk_topic_writer", call_topic_writer, leave_the_role },
 	{ "shmk_topic_publish", call_topic_publish, read_slowly },
 	{ "shmk_topic_publish_copy", call_topic_publish_copy, read_slowly },
