@@ -293,6 +293,8 @@ int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *a
  */
 int wait_side_event(struct shmk_queue *q, uint32_t side,
 		    bool (*over)(struct shmk *s, void *arg), void *arg, int64_t deadline);
+/* Until @until, for want of anything to be woken by. 0, -ETIMEDOUT (@deadline), -EINTR. */
+int wait_nap(struct shmk *s, int64_t until, int64_t deadline);
 int64_t now_ns(void);
 
 /* poller.c: closes those that the caller did not. */

@@ -13,6 +13,7 @@
  *
  * What survivors see if the writer dies right after each store:
  *
+ *   candidates[i] = me, ticket   free for anybody as soon as we are DEAD
  *   role_send = me               the role is another's as soon as we are DEAD
  *   header, payload of a free element   nothing: nobody reads it
  *   P: (lap', e') -> (lap, e)    published. e' is free once nobody holds it
@@ -74,6 +75,10 @@
 #define TRIES		64	/* a reader's, when the writer laps it again and again */
 #define SLOTS_MAX	SHMK_CAPACITY_MAX
 #define LATE_SLICE_NS	1000000LL
+#define TURN_NAP_NS	200000LL
+#ifndef TURN_PATIENCE_NS	/* the explorer's time stands still */
+#define TURN_PATIENCE_NS 1000000000LL	/* so long the role may stay free for who was first */
+#endif
 
 static inline struct shmk_element *element_at(const struct shmk_topic *t, uint32_t element)
 {
@@ -355,13 +360,84 @@ static int writer_begin(struct shmk_topic *t)
 	return 0;
 }
 
+/*
+ * Who waits for the role has a place in the ring, a word that names it and its turn. A
+ * death needs no repair: the name of a dead one is as good as 0. The role itself still is taken
+ * by one CAS, so there is one writer whatever the places say; they only say who
+ * holds back.
+ */
+static bool comes_before(__u64 a, uint32_t i, __u64 b, uint32_t j)
+{
+	int16_t ahead = (int16_t)(SHMK_CANDIDATE_TICKET(a) - SHMK_CANDIDATE_TICKET(b));
+
+	return ahead < 0 || (!ahead && i < j);
+}
+
+static bool is_mine(const struct shmk_topic *t, __u64 word)
+{
+	return (word & ~0xffff0000ULL) == role_name(t->shmk);
+}
+
+/* Does a living one wait that was there before us? All were, if we have no place. */
+static bool others_first(const struct shmk_topic *t)
+{
+	const __u64 *at = t->q.rv.ring->candidates;
+	uint32_t i;
+
+	for (i = 0; i < SHMK_CANDIDATES; i++) {
+		__u64 word = smp_load_acquire(&at[i]);
+
+		if (word && !is_mine(t, word) && role_alive(t->shmk, word) &&
+		    (!t->place || comes_before(word, i, t->place, t->place_at)))
+			return true;
+	}
+	return false;
+}
+
+/* Behind all that live. With all places taken we are behind those, in no order. */
+static void place_take(struct shmk_topic *t)
+{
+	__u64 *at = t->q.rv.ring->candidates, word, last = 0, seen[SHMK_CANDIDATES];
+	uint32_t i, end = 0;
+
+	if (t->place)
+		return;
+	for (i = 0; i < SHMK_CANDIDATES; i++) {
+		seen[i] = smp_load_acquire(&at[i]);
+		if (!seen[i] || is_mine(t, seen[i]) || !role_alive(t->shmk, seen[i]))
+			continue;
+		if (!last || comes_before(last, end, seen[i], i)) {
+			last = seen[i];
+			end = i;
+		}
+	}
+	word = role_name(t->shmk) | (__u64)((SHMK_CANDIDATE_TICKET(last) + 1) & 0xffff) << 16;
+	for (i = 0; i < SHMK_CANDIDATES; i++) {
+		if (seen[i] && !is_mine(t, seen[i]) && role_alive(t->shmk, seen[i]))
+			continue;
+		if (!cas(&at[i], seen[i], word))
+			continue;
+		t->place = word;
+		t->place_at = i;
+		return;
+	}
+}
+
+static void place_leave(struct shmk_topic *t)
+{
+	if (t->place)
+		cas(&t->q.rv.ring->candidates[t->place_at], t->place, 0);
+	t->place = 0;
+}
+
 static void role_drop(struct shmk_topic *t)
 {
 	cas(&t->q.rv.ring->role_send, role_name(t->shmk), 0);
 	wait_wake(&t->candidate, SHMK_SIDE_SEND);
 }
 
-static int writer_try(struct shmk_topic *t)
+/* -EBUSY: somebody has the role; -EALREADY: somebody else waits for it, and was first. */
+static int writer_try(struct shmk_topic *t, bool in_turn)
 {
 	__u64 *at = &t->q.rv.ring->role_send, role = READ_ONCE(*at);
 	struct shmk *s = t->shmk;
@@ -373,6 +449,8 @@ static int writer_try(struct shmk_topic *t)
 		return -ESHUTDOWN;
 	if (role_alive(s, role) && (s->backend->reap(s) <= 0 || role_alive(s, role)))
 		return -EBUSY;
+	if (in_turn && others_first(t) && (s->backend->reap(s) <= 0 || others_first(t)))
+		return -EALREADY;
 	/* Of several only one can: the names of the living differ, those of the dead do not return. */
 	if (!cas(at, role, role_name(s)))
 		return -EBUSY;
@@ -382,6 +460,46 @@ static int writer_try(struct shmk_topic *t)
 	return ret;
 }
 
+static int writer_try_once(struct shmk_topic *t, bool waits, bool in_turn)
+{
+	bool locked = lock(&t->lock);
+	int ret;
+
+	if (waits)
+		place_take(t);
+	ret = writer_try(t, in_turn);
+	if (!ret)
+		place_leave(t);
+	unlock(&t->lock, locked);
+	return ret;
+}
+
+/*
+ * -EALREADY: the role is free, but not for us: the one before us is just waking. It may be
+ * stopped, not dead, so we hold back for a while only.
+ */
+static int writer_wait(struct shmk_topic *t, int64_t deadline)
+{
+	int64_t since = -1, now = 0;
+	int ret;
+
+	for (;;) {
+		ret = writer_try_once(t, true, since < 0 || now - since < TURN_PATIENCE_NS);
+		if (ret == -EALREADY) {
+			now = now_ns();
+			since = since < 0 ? now : since;
+			ret = wait_nap(t->shmk, now + TURN_NAP_NS + (now - since) / 4, deadline);
+		} else if (ret == -EBUSY) {
+			since = -1;
+			ret = wait_side(&t->candidate, SHMK_SIDE_SEND, deadline);
+		} else {
+			return ret;
+		}
+		if (ret)
+			return ret;
+	}
+}
+
 int shmk_topic_writer(struct shmk_topic *t, int64_t deadline)
 {
 	bool locked;
@@ -389,16 +507,16 @@ int shmk_topic_writer(struct shmk_topic *t, int64_t deadline)
 
 	if (t->shmk->rdonly)
 		return -EROFS;
-	for (;;) {
-		locked = lock(&t->lock);
-		ret = writer_try(t);
-		unlock(&t->lock, locked);
-		if (ret != -EBUSY || deadline == SHMK_TRY)
-			return ret;
-		ret = wait_side(&t->candidate, SHMK_SIDE_SEND, deadline);
-		if (ret)
-			return ret;
-	}
+	ret = writer_try_once(t, false, true);
+	if (ret == -EALREADY && deadline == SHMK_TRY)
+		return -EBUSY;
+	if ((ret != -EBUSY && ret != -EALREADY) || deadline == SHMK_TRY)
+		return ret;
+	ret = writer_wait(t, deadline);
+	locked = lock(&t->lock);
+	place_leave(t);
+	unlock(&t->lock, locked);
+	return ret;
 }
 
 void shmk_topic_writer_release(struct shmk_topic *t)

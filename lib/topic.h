@@ -41,6 +41,8 @@ struct shmk_topic {
 	uint64_t		epoch;		/* of the pool when the rows were looked at */
 	uint32_t		nr_wait;	/* readers to wait for then */
 	uint64_t		slowest;	/* the position of the slowest of them */
+	uint64_t		place;		/* our word among the candidates, or 0 */
+	uint32_t		place_at;
 };
 
 struct shmk_sub {

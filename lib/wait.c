@@ -690,6 +690,22 @@ int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *a
 	return ret;
 }
 
+int wait_nap(struct shmk *s, int64_t until, int64_t deadline)
+{
+	ERRNO_KEPT;
+	int64_t now = now_ns();
+	int ret = wait_over(s, now, deadline);
+
+	if (ret)
+		return ret;
+	ret = poll_sleep(s, -1, 0, timeout_until(now, until, deadline));
+	if (ret < 0)
+		return ret;
+	if ((ret & WOKEN_INTERRUPT) && !interrupted(s))
+		interrupt_lower(s);
+	return 0;
+}
+
 /* -------------------------------------------------------------- memory -- */
 
 /*
@@ -700,22 +716,16 @@ int shmk_alloc_wait(struct shmk *s, size_t len, size_t align, struct shmk_msg *m
 		    int64_t deadline)
 {
 	ERRNO_KEPT;
-	int64_t pause = ALLOC_FIRST_NS, now;
-	int ret, woken;
+	int64_t pause = ALLOC_FIRST_NS;
+	int ret;
 
 	for (;;) {
 		ret = shmk_alloc(s, len, align, msg);
 		if (ret != -ENOMEM || deadline == SHMK_TRY)
 			return ret;
-		now = now_ns();
-		ret = wait_over(s, now, deadline);
+		ret = wait_nap(s, now_ns() + pause, deadline);
 		if (ret)
 			return ret;
-		woken = poll_sleep(s, -1, 0, timeout_until(now, now + pause, deadline));
-		if (woken < 0)
-			return woken;
-		if ((woken & WOKEN_INTERRUPT) && !interrupted(s))
-			interrupt_lower(s);
 		pause = pause * 2 < ALLOC_LAST_NS ? pause * 2 : ALLOC_LAST_NS;
 	}
 }

@@ -1121,6 +1121,88 @@ TEST_F(topic, killed_writer_is_followed_by_one_that_waits)
 	}
 }
 
+static uint32_t candidates(const struct shmk_topic *t)
+{
+	uint32_t i, nr = 0;
+
+	for (i = 0; i < SHMK_CANDIDATES; i++)
+		nr += READ_ONCE(t->q.rv.ring->candidates[i]) != 0;
+	return nr;
+}
+
+/* Each waits before the next one comes. */
+static void queue_up(struct shmk_topic *t, struct child *c, int nr, struct dier *d)
+{
+	int64_t end = watchdog();
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		child_start(&c[i], die_on_request, d);
+		while (candidates(t) < (uint32_t)i + 1 && now_ns() < end)
+			usleep(1000);
+	}
+}
+
+/* Has this one become the writer, and the others behind it not? */
+static bool writes_alone(struct shmk_topic *t, const struct child *c, int i, int nr)
+{
+	int id = child_hear(&c[i]), j;
+
+	for (j = i + 1; j < nr; j++) {
+		struct pollfd p = { .fd = c[j].from, .events = POLLIN };
+
+		if (poll(&p, 1, 0))
+			return false;
+	}
+	return id > 0 && (READ_ONCE(t->q.rv.ring->role_send) & 0xffff) == (__u64)id;
+}
+
+TEST_F(topic, the_first_that_waits_becomes_the_writer)
+{
+	struct dier d = { .uri = self->uri, .what = DIES_WRITING };
+	struct child c[5];
+
+	queue_up(self->t, c, 5, &d);
+	ASSERT_EQ(5, candidates(self->t));
+	shmk_topic_writer_release(self->t);
+	ASSERT_TRUE(writes_alone(self->t, c, 0, 5));
+	EXPECT_EQ(4, candidates(self->t));
+	child_kill(&c[1]);		/* the first that waits */
+	child_kill(&c[0]);		/* and the writer */
+	settled(self->s);
+	EXPECT_TRUE(writes_alone(self->t, c, 2, 5));
+	EXPECT_EQ(-EBUSY, shmk_topic_writer(self->t, SHMK_TRY));
+	child_kill(&c[2]);
+	settled(self->s);
+	EXPECT_TRUE(writes_alone(self->t, c, 3, 5));
+	child_kill(&c[3]);
+	settled(self->s);
+	EXPECT_TRUE(writes_alone(self->t, c, 4, 5));
+	child_kill(&c[4]);
+	settled(self->s);
+	EXPECT_EQ(0, shmk_topic_writer(self->t, SHMK_TRY));
+}
+
+/* It is alive, so it comes first; but nobody waits for it for ever. */
+TEST_F(topic, a_stopped_candidate_is_passed_by)
+{
+	struct dier d = { .uri = self->uri, .what = DIES_WRITING };
+	struct child c[2];
+
+	queue_up(self->t, c, 2, &d);
+	kill(c[0].pid, SIGSTOP);
+	shmk_topic_writer_release(self->t);
+	EXPECT_EQ(-EBUSY, shmk_topic_writer(self->t, SHMK_TRY));
+	EXPECT_LT(0, child_hear(&c[1]));
+	kill(c[0].pid, SIGCONT);
+	child_kill(&c[1]);
+	settled(self->s);
+	EXPECT_LT(0, child_hear(&c[0]));
+	child_kill(&c[0]);
+	settled(self->s);
+	EXPECT_EQ(0, shmk_topic_writer(self->t, SHMK_TRY));
+}
+
 /* The maker is gone, its span with it; the topic stays, and goes when it is removed. */
 TEST_F(topic, outlives_its_maker)
 {

@@ -763,7 +763,9 @@ SHMK_API void shmk_topic_close(struct shmk_topic *t);
  *
  * There is one at a time. SHMK_TRY: -EBUSY while another one lives; else waits
  * until it leaves (shmk_topic_writer_release(), close) or dies; of all that
- * wait exactly one gets it.
+ * wait exactly one gets it, the first that came (of the first seven; of more in no order), or
+ * the next one if that is stopped for a second. -EBUSY also while another one waits and is
+ * just waking.
  */
 SHMK_API int shmk_topic_writer(struct shmk_topic *t, int64_t deadline);
 SHMK_API void shmk_topic_writer_release(struct shmk_topic *t);

@@ -156,6 +156,9 @@ struct shmk_element {
 #define SHMK_QUEUE_GEN(word)	((__u32)((word) >> 32))
 #define SHMK_QUEUE_WORD(gen, flags, state) SHMK_PEER_WORD(gen, flags, state)
 
+#define SHMK_CANDIDATES		7U
+#define SHMK_CANDIDATE_TICKET(word)	((__u32)((word) >> 16) & 0xffff)
+
 #define SHMK_QUEUE_F_SP		0x0001	/* one producer at a time: no CAS on P */
 #define SHMK_QUEUE_F_SC		0x0002	/* one consumer at a time: no CAS on T */
 #define SHMK_QUEUE_F_REDELIVER	0x0004	/* a message stays in its slot until it is acknowledged */
@@ -481,6 +484,8 @@ enum shmk_side {
  * topic role_send is the writer's.
  * role_recv of a mailbox that its owner has closed and outlives names SHMK_ROLE_CLOSED:
  * its senders need not wait.
+ * candidates: of a topic, { gen:32, ticket:16, peer:16 }: who waits for the writer's role;
+ * it is for the living one with the lowest ticket. 0, or the name of a dead one: free.
  * redelivered: a statistic: so often was a message given back (F_REDELIVER).
  */
 #define SHMK_ROLE_CLOSED	0xffff	/* no peer has this id */
@@ -489,7 +494,7 @@ struct shmk_ring {
 	__u64	tail;
 	__u64	pad0[7];
 	__u64	head;
-	__u64	pad1[7];
+	__u64	candidates[7];
 	__u64	waiters_recv;
 	__u64	role_recv;
 	__u64	pad2[6];
