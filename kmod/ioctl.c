@@ -22,6 +22,7 @@
 #include <linux/sched.h>
 #include <linux/uaccess.h>
 
+#include "capsule.h"
 #include "compat.h"
 #include "event.h"
 #include "ioctl.h"
@@ -70,6 +71,7 @@ struct call {
 		struct shmk_topic_unsubscribe unsubscribe;
 		struct shmk_bell bell;
 		struct shmk_peer_info peer_info;
+		struct shmk_capsule capsule;
 	} arg;
 };
 
@@ -196,6 +198,11 @@ static int run_pool_info(struct call *c)
 static int run_peer_info(struct call *c)
 {
 	return shmk_peer_info(pool_of(c), &c->arg.peer_info);
+}
+
+static int run_capsule(struct call *c)
+{
+	return shmk_capsule_get(pool_of(c), &c->arg.capsule);
 }
 
 static int run_events(struct call *c)
@@ -428,6 +435,8 @@ static const struct command commands[] = {
 		ON_POOL | ON_ATTACHMENT, true, ARG(pool_info), .run = run_pool_info },
 	[_IOC_NR(SHMK_IOC_PEER_INFO)] = {
 		ON_POOL | ON_ATTACHMENT, true, ARG(peer_info), .run = run_peer_info },
+	[_IOC_NR(SHMK_IOC_CAPSULE)] = {
+		ON_POOL | ON_ATTACHMENT, true, ARG(capsule), .run = run_capsule },
 	[_IOC_NR(SHMK_IOC_EVENTS)] = {
 		ON_POOL | ON_ATTACHMENT, .run = run_events },
 	[_IOC_NR(SHMK_IOC_ATTACH)] = {
@@ -559,6 +568,7 @@ static void check_abi(void)
 	BUILD_BUG_ON(sizeof(struct shmk_bell) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_bell_cmd) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_peer_info) != 56);
+	BUILD_BUG_ON(sizeof(struct shmk_capsule) != 1104);
 	BUILD_BUG_ON(sizeof(struct shmk_event) != 112);
 	BUILD_BUG_ON(sizeof(struct shmk_peer_status) != 32);
 	BUILD_BUG_ON(sizeof(struct shmk_queue_status) != 120);

@@ -50,6 +50,7 @@
 #include <linux/timekeeping.h>
 #include <linux/user_namespace.h>
 
+#include "capsule.h"
 #include "event.h"
 #include "peer.h"
 #include "point.h"
@@ -549,6 +550,8 @@ static void settle(struct shmk_peer *peer, unsigned long deadline)
 	/* A read-only member can hold nothing: what it claims is another's. */
 	peer->high = peer->rdonly ? 0 :
 		     min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);
+	if (!is_clean(peer))
+		shmk_capsule_take(peer);
 	if (shmk_point(SHMK_AT_SETTLE_BEGUN) || !settle_some(peer, INLINE_ENTRIES, deadline) ||
 	    peer->settled.pinned) {
 		queue_work(workqueue, &peer->work);

@@ -361,6 +361,7 @@ static int alloc_tables(struct shmk_pool *pool, const struct shmk_status *s)
 		return -ENOMEM;
 	__set_bit(0, pool->peer_ids);
 	return shmk_events_init(&pool->events) ?:
+	       shmk_capsules_init(&pool->capsules) ?:
 	       shmk_queues_init(pool, s->nr_queues, s->nr_rows) ?:
 	       shmk_quarantine_init(pool, s);
 }
@@ -423,6 +424,7 @@ static void take_apart(struct shmk_pool *pool)
 	shmk_region_free(&pool->status_region);
 	shmk_queues_free(pool);
 	shmk_events_free(&pool->events);
+	shmk_capsules_free(&pool->capsules);
 	kvfree(pool->ledgers);
 	kvfree(pool->peers);
 	bitmap_free(pool->peer_ids);

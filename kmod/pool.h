@@ -10,6 +10,7 @@
  *   pools_lock          (pool.c) the table of all pools
  *   shmk_mm.lock        (peer.c) the peers of one mm
  *   pool->lock          everything that changes in one pool
+ *   pool->capsules.lock (capsule.h) alone
  *   pool->events.lock   (event.h)
  *   users_lock          (user.c)
  *   news_lock           (netlink.c)
@@ -28,6 +29,7 @@
 #include <linux/uidgid.h>
 #include <uapi/linux/shmk.h>
 
+#include "capsule.h"
 #include "event.h"
 #include "quarantine.h"
 #include "region.h"
@@ -102,6 +104,7 @@ struct shmk_pool {
 	struct shmk_queue *queues;	/* by id; see queue.h */
 
 	struct shmk_events events;
+	struct shmk_capsules capsules;
 	struct shmk_quarantine quarantine;
 };
 

@@ -83,6 +83,7 @@ TEST(sizes_are_those_of_version_1)
 	EXPECT_EQ(72, sizeof(struct shmk_pool_open));
 	EXPECT_EQ(72, sizeof(struct shmk_pool_destroy));
 	EXPECT_EQ(72, sizeof(struct shmk_pool_reset));
+	EXPECT_EQ(1104, sizeof(struct shmk_capsule));
 	EXPECT_EQ(216, sizeof(struct shmk_pool_info));
 	EXPECT_EQ(24, sizeof(struct shmk_attach));
 	EXPECT_EQ(120, sizeof(struct shmk_queue_create));
@@ -136,6 +137,7 @@ static const struct command {
 	{ "POOL_NEXT",	  SHMK_IOC_POOL_NEXT,	 DEV,	    216, 0, false },
 	{ "POOL_INFO",	  SHMK_IOC_POOL_INFO,	 POOL | ATT, 216, 0, false },
 	{ "PEER_INFO",	  SHMK_IOC_PEER_INFO,	 POOL | ATT, 56, 0, false },
+	{ "CAPSULE",	  SHMK_IOC_CAPSULE,	 POOL | ATT, 1104, -ENOENT, false },
 	{ "EVENTS",	  SHMK_IOC_EVENTS,	 POOL | ATT, 0, 1, false },
 	{ "ATTACH",	  SHMK_IOC_ATTACH,	 POOL,	     24, 1, true },
 	{ "QUEUE_CREATE", SHMK_IOC_QUEUE_CREATE, ATT,	     88, 0, true },
@@ -212,7 +214,7 @@ static bool as_table(const FIXTURE_DATA(abi) *self, const struct command *c, voi
 
 TEST_F(abi, every_command_takes_its_own_size)
 {
-	char buf[512];
+	char buf[2048];
 
 	for_each_command(c) {
 		int ret;
@@ -226,7 +228,7 @@ TEST_F(abi, every_command_takes_its_own_size)
 
 TEST_F(abi, a_size_too_small_is_EINVAL)
 {
-	char buf[512];
+	char buf[2048];
 
 	for_each_command(c) {
 		if (!c->size)
@@ -256,7 +258,7 @@ static unsigned int grown(const struct command *c)
 
 TEST_F(abi, a_larger_size_is_taken_when_the_rest_is_zero)
 {
-	char buf[512];
+	char buf[2048];
 
 	for_each_command(c) {
 		int ret;
@@ -276,7 +278,7 @@ TEST_F(abi, a_larger_size_is_taken_when_the_rest_is_zero)
 
 TEST_F(abi, a_larger_size_with_something_in_it_is_E2BIG)
 {
-	char buf[512];
+	char buf[2048];
 
 	for_each_command(c) {
 		if (!c->size)
@@ -319,7 +321,7 @@ TEST_F(abi, nothing_is_touched_behind_the_struct)
 
 TEST_F(abi, unknown_flags_are_EINVAL_before_anything_else)
 {
-	char buf[512];
+	char buf[2048];
 
 	for_each_command(c) {
 		if (!c->flags)
@@ -334,7 +336,7 @@ TEST_F(abi, unknown_flags_are_EINVAL_before_anything_else)
 
 TEST_F(abi, a_command_of_another_file_is_ENOTTY)
 {
-	char buf[512];
+	char buf[2048];
 
 	for_each_command(c) {
 		for (int on = DEV; on <= ATT; on <<= 1) {
@@ -349,7 +351,7 @@ TEST_F(abi, a_command_of_another_file_is_ENOTTY)
 
 TEST_F(abi, an_unknown_command_is_ENOTTY)
 {
-	char buf[512] = { 0 };
+	char buf[2048] = { 0 };
 
 	for (int on = DEV; on <= ATT; on <<= 1) {
 		EXPECT_EQ(-ENOTTY, raw(file_for(self, on), _IO(SHMK_IOC, 0x0f), buf));
@@ -362,7 +364,7 @@ TEST_F(abi, an_unknown_command_is_ENOTTY)
 
 TEST_F(abi, queue_and_event_files_have_no_commands)
 {
-	char buf[512] = { 0 };
+	char buf[2048] = { 0 };
 	uint32_t id;
 	int side, events;
 
@@ -626,7 +628,7 @@ TEST_F(abi, bells_are_checked_before_one_rings)
 
 TEST_F(abi, a_detached_attachment_answers_ENXIO)
 {
-	char buf[512];
+	char buf[2048];
 
 	ASSERT_EQ(0, raw_detach(self->att));
 	for_each_command(c) {

@@ -284,6 +284,14 @@ static void side_close(void)
 	close(side_fd);
 }
 
+static int capsule_none(void)
+{
+	struct shmk_capsule c = { .size = sizeof(c) };
+	int ret = raw(pool, SHMK_IOC_CAPSULE, &c);
+
+	return ret == -ENOENT ? 0 : ret;
+}
+
 static int event_read(void)
 {
 	struct shmk_event event;
@@ -444,6 +452,7 @@ static const struct command {
 	{ "pool_info", POOL, info_pool, NULL, NULL },
 	{ "peer_info", MEMBER, info_peer, NULL, NULL },
 	{ "events", POOL, events, NULL, NULL },
+	{ "capsule", POOL, capsule_none, NULL, NULL },
 	{ "attach", POOL, attach, NULL, NULL },
 	{ "attach_rdonly", POOL, attach_rdonly, NULL, NULL },
 	{ "attach_large", POOL, attach_large, attach_small, NULL },

@@ -466,6 +466,42 @@ struct shmk_peer_info {
 	char  comm[16];
 };
 
+#define SHMK_CAPSULE_ENTRIES	64
+
+/**
+ * struct shmk_capsule - SHMK_IOC_CAPSULE, on a pool or attachment: what one who died left
+ * @size: sizeof(struct shmk_capsule); out: what the kernel filled
+ * @peer: id, @gen: its generation
+ * @pid, @uid: as the caller sees them
+ * @reason: enum shmk_reason, @code: see struct shmk_event
+ * @high: so many entries of its ledger had been used at some time
+ * @nr_entries: so many are told: those in use at its death, the first of them
+ * @reserved: 0
+ * @seq: in: the first capsule with at least this number is told, -ENOENT after the last; out: its number
+ * @time_ns: of the death, @attached_ns: of the attach; CLOCK_MONOTONIC
+ * @comm: of the peer
+ * @entry: the words, as they were before anything was settled; as the dead wrote them
+ *
+ * Of ends that were not clean. A pool keeps the last few; nothing is taken away by being read.
+ */
+struct shmk_capsule {
+	__u32 size;
+	__u32 peer;
+	__u32 gen;
+	__s32 pid;
+	__u32 uid;
+	__u32 reason;
+	__s32 code;
+	__u32 high;
+	__u32 nr_entries;
+	__u32 reserved;
+	__aligned_u64 seq;
+	__aligned_u64 time_ns;
+	__aligned_u64 attached_ns;
+	char  comm[16];
+	struct shmk_entry entry[SHMK_CAPSULE_ENTRIES];
+};
+
 enum shmk_event_type {
 	SHMK_EV_ATTACHED	= 1,
 	SHMK_EV_DETACHED	= 2,	/* a clean end: reason DETACHED or CLOSED */
@@ -544,6 +580,7 @@ struct shmk_event {
 #define SHMK_IOC_PEER_INFO	_IO(SHMK_IOC, 0x11)
 #define SHMK_IOC_EVENTS		_IO(SHMK_IOC, 0x12)	/* returns a new event file */
 #define SHMK_IOC_ATTACH		_IO(SHMK_IOC, 0x13)
+#define SHMK_IOC_CAPSULE	_IO(SHMK_IOC, 0x14)
 /* on an attachment */
 #define SHMK_IOC_DETACH		_IO(SHMK_IOC, 0x20)
 #define SHMK_IOC_QUEUE_CREATE	_IO(SHMK_IOC, 0x21)
