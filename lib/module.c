@@ -19,8 +19,7 @@
 
 #include "internal.h"
 
-#define LEAVING_NS	1000000000	/* for a pool whose last peer has ended to go */
-#define UNSEEN_MAX	100
+#define LEAVING_NS	2000000000	/* for a pool whose last peer has ended to go */
 
 struct module {
 	int		pool;
@@ -145,29 +144,46 @@ static int pool_named(const char *name, struct shmk_pool_info *info)
 	return ret;
 }
 
+/* Dead ones that are still being settled are none. */
+static bool has_living_peer(int device, const char *name)
+{
+	struct shmk_peer_info info = { .size = sizeof(info) };
+	int fd = pool_find(device, name, true);
+	bool living = fd < 0 && fd != -ENOENT;
+
+	while (fd >= 0 && !living && !call(fd, SHMK_IOC_PEER_INFO, &info)) {
+		living = info.state == SHMK_PEER_ALIVE;
+		info.peer++;
+	}
+	if (fd >= 0)
+		close(fd);
+	return living;
+}
+
 /*
  * All peers have ended, nobody asked to keep it: it goes with the last reference, which a
  * worker of the kernel may just be about to let go. A pool that nobody has attached to
  * yet is not meant. One that is not seen is half gone, or not for our eyes.
  */
-static bool pool_is_leaving(const char *name, unsigned int *unseen)
+static bool pool_is_leaving(int device, const char *name)
 {
 	struct shmk_pool_info info;
 
 	if (pool_named(name, &info))
-		return ++*unseen < UNSEEN_MAX;
-	return !info.peers_now && info.attaches && !(info.flags & SHMK_POOL_F_PERSIST);
+		return true;
+	if (!info.attaches || info.flags & SHMK_POOL_F_PERSIST)
+		return false;
+	return !info.peers_now || !has_living_peer(device, name);
 }
 
 /* Who has seen the last peer end shall not be told that its pool exists. */
 static int pool_make_soon(int device, const char *name, const struct shmk_pool_opts *opts)
 {
 	int64_t deadline = now_ns() + LEAVING_NS;
-	unsigned int unseen = 0;
 	int fd;
 
 	while ((fd = pool_make(device, name, opts)) == -EEXIST && now_ns() < deadline &&
-	       pool_is_leaving(name, &unseen))
+	       pool_is_leaving(device, name))
 		usleep(500);
 	return fd;
 }

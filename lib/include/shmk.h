@@ -115,8 +115,8 @@ struct shmk_pool_opts {
  * shmk_pool_create() - make a pool, exclusively
  *
  * A pool that is not persistent needs a peer to live: use shmk_attach() with
- * @create for those. -EEXIST: the name is taken; told a second late of a pool whose peers
- * have all ended, which may be about to go. -ENOMEM, -ENOSPC: not enough
+ * @create for those. -EEXIST: the name is taken; told two seconds late of a pool whose
+ * peers have all ended, which may be about to go. -ENOMEM, -ENOSPC: not enough
  * memory, nothing was kept. -EPERM: RLIMIT_MEMLOCK or a limit of the module.
  * -EOPNOTSUPP: this backend cannot do that (2 MiB pages, NUMA node: module only).
  */
