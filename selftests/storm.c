@@ -5,10 +5,11 @@
  * storm [--kills N] [--procs N] [--seed N] [--wrap 1]
  *
  * Workers send, receive and forward checksummed messages through queues of all
- * kinds; the controller kills, stops, continues and replaces them. While that
+ * kinds, share them, write and read a topic, send mail and call each other (patterns.h);
+ * the controller kills, stops, continues and replaces them. While that
  * goes on it uses nothing but signals: whoever it has stopped may hold the
  * local backend's pool lock. In the end, everybody has left or is dead:
- *   - no message came twice, none was damaged;
+ *   - no message came twice, none was damaged, no pattern was violated;
  *   - sent = received + reported lost + still there. What a victim was just
  *     doing is known from its record (one word per life) and bounds the rest;
  *   - no block is in use, all memory can be had in one piece, the pool checks.
@@ -25,10 +26,13 @@
 #define POOL		(8 * MIB)
 #define PROGRESS_MS	15000
 
-/* What is known of a message; a byte each. */
-enum { BEGUN = 1, SENT = 2, RECEIVED = 4 };
+/*
+ * What is known of a message; a byte each. KEPT: may not get lost; SHARED: there are
+ * several of it, in other books; LETTER: goes with its receiver, if it dies.
+ */
+enum { BEGUN = 1, SENT = 2, RECEIVED = 4, KEPT = 8, SHARED = 16, LETTER = 32 };
 /* What a worker is doing; survives it. */
-enum { NOTHING, TAKES, HOLDS };
+enum { NOTHING, TAKES, HOLDS, SHARES };
 
 struct record {
 	uint32_t	phase;
@@ -42,7 +46,9 @@ struct shared {
 	uint32_t	stop;
 	uint64_t	next_id;
 	uint64_t	received;
-	uint64_t	twice, damaged;
+	uint64_t	twice, damaged, wrong;
+	uint64_t	refs_sent, refs_received;
+	uint64_t	published, read, served, answered;
 	struct record	record[NR_PROCS];
 	uint8_t		id[NR_IDS];
 };
@@ -64,7 +70,7 @@ static const struct shmk_queue_opts kinds[NR_QUEUES] = {
 
 static struct shared *sh;
 static char uri[64];
-static uint32_t seed;
+static uint32_t seed, nr_procs;
 static bool wraps;
 
 static uint32_t rnd(void)
@@ -99,6 +105,12 @@ struct worker {
 	struct record		*record;
 	struct shmk		*s;
 	struct shmk_queue	*q[NR_QUEUES];
+
+	struct shmk_queue	*kept, *service;
+	struct shmk_topic	*topic;
+	struct shmk_sub		*sub;		/* or NULL */
+	uint64_t		seq;		/* read last */
+	struct shmk_mailbox	*box;
 };
 
 static void fatal(struct worker *w, int ret, uint32_t line)
@@ -128,13 +140,14 @@ static uint64_t new_id(struct worker *w)
 	return id;
 }
 
-static void mark(uint64_t id, uint8_t bit)
+/* Returns what was known. */
+static uint8_t mark(uint64_t id, uint8_t bits)
 {
-	if ((__atomic_fetch_or(&sh->id[id], bit, __ATOMIC_SEQ_CST) & bit) && bit == RECEIVED)
-		__atomic_fetch_add(&sh->twice, 1, __ATOMIC_RELAXED);
+	return __atomic_fetch_or(&sh->id[id], bits, __ATOMIC_SEQ_CST);
 }
 
-static bool got(const void *data, size_t len)
+/* @again: so many have had it and died. */
+static bool got(const void *data, size_t len, uint32_t again)
 {
 	const struct payload *p = data;
 
@@ -142,7 +155,10 @@ static bool got(const void *data, size_t len)
 		__atomic_fetch_add(&sh->damaged, 1, __ATOMIC_RELAXED);
 		return false;
 	}
-	mark(p->id, RECEIVED);
+	if (sh->id[p->id] & SHARED)
+		__atomic_fetch_add(&sh->refs_received, 1, __ATOMIC_SEQ_CST);
+	else if ((mark(p->id, RECEIVED) & RECEIVED) && !again)
+		__atomic_fetch_add(&sh->twice, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&sh->received, 1, __ATOMIC_RELAXED);
 	return true;
 }
@@ -213,9 +229,16 @@ static void receive(struct worker *w, struct shmk_queue *q, struct shmk_queue *n
 			fatal(w, ret, __LINE__);
 		return;
 	}
-	ret = got(m.data, m.len);
+	ret = got(m.data, m.len, 0);
 	phase(w, HOLDS);
-	if (ret && next && (m.kind == SHMK_KIND_BLOCK || m.len <= next->inline_max)) {
+	if (ret && sh->id[((struct payload *)m.data)->id] & SHARED) {
+		/* What others read, too, goes on as it is. */
+		ret = next ? shmk_send(next, &m, some_time()) : -EAGAIN;
+		if (!ret)
+			__atomic_fetch_add(&sh->refs_sent, 1, __ATOMIC_SEQ_CST);
+		else if (!passing(ret))
+			fatal(w, ret, __LINE__);
+	} else if (ret && next && (m.kind == SHMK_KIND_BLOCK || m.len <= next->inline_max)) {
 		id = new_id(w);
 		fill(m.data, id, (uint32_t)m.len);
 		mark(id, BEGUN);
@@ -224,6 +247,8 @@ static void receive(struct worker *w, struct shmk_queue *q, struct shmk_queue *n
 	shmk_free(&m);
 	phase(w, NOTHING);
 }
+
+#include "patterns.h"
 
 static void worker_main(struct record *record)
 {
@@ -241,11 +266,14 @@ static void worker_main(struct record *record)
 		if (ret)
 			fatal(&w, ret, __LINE__);
 	}
+	patterns_open(&w);
 	while (!__atomic_load_n(&sh->stop, __ATOMIC_RELAXED)) {
 		uint32_t a = rnd() % NR_QUEUES, b = rnd() % NR_QUEUES, what = rnd() % 16;
 
 		record->queue = a;
-		if (what < 7)
+		if (rnd() % 2)
+			patterns_do(&w);
+		else if (what < 7)
 			send_new(&w, w.q[a]);
 		else if (what < 15)
 			receive(&w, w.q[a], what & 1 ? w.q[b] : NULL);
@@ -264,10 +292,11 @@ static void worker_main(struct record *record)
 /* ------------------------------------------------------- the controller -- */
 
 static struct shmk *s;
-static struct shmk_queue *queues[NR_QUEUES];
+static struct shmk_queue *queues[NR_QUEUES], *kept, *service;
+static struct shmk_topic *topic;
 static pid_t pids[NR_PROCS];
 static int64_t stopped[NR_PROCS];	/* since when; 0: runs */
-static uint32_t nr_procs, nr_kills, in_take, in_hold;
+static uint32_t nr_kills, in_take, in_hold, in_share;
 
 static void state_dump(void)
 {
@@ -346,6 +375,7 @@ static void strike(uint32_t i)
 	nr_kills++;
 	in_take += sh->record[i].phase == TAKES;
 	in_hold += sh->record[i].phase == HOLDS;
+	in_share += sh->record[i].phase == SHARES;
 }
 
 static void storm(uint32_t kills)
@@ -377,8 +407,8 @@ static void storm(uint32_t kills)
 		} else if (now - when > PROGRESS_MS * 1000000LL) {
 			give_up("no progress");
 		}
-		if (sh->twice || sh->damaged)
-			give_up("a message came twice or damaged");
+		if (sh->twice || sh->damaged || sh->wrong)
+			give_up("a message came twice, damaged, or where it should not");
 	}
 }
 
@@ -412,63 +442,174 @@ static void calm(void)
 	} while (stat.peers_now != 1);
 }
 
+/* What was sent to, and not received; and what nobody wants any more. */
+static uint64_t drain(struct shmk_queue *q, bool in_books)
+{
+	struct shmk_msg m;
+	uint64_t nr = 0;
+	int ret;
+
+	while (!(ret = shmk_recv(q, &m, SHMK_TRY))) {
+		if (in_books)
+			got(m.data, m.len, m.redelivered);
+		shmk_free(&m);
+		nr++;
+	}
+	if (ret != -EAGAIN)
+		give_up("drain");
+	return nr;
+}
+
+/* Mailboxes of the dead are removed by who opens one. */
+static void patterns_end(void)
+{
+	struct shmk_topic_stats stats;
+	struct shmk_mailbox *box;
+	struct shmk_queue_stats left;
+	uint64_t buf[128];
+	struct shmk_held last = { };
+	int64_t n = shmk_topic_read_last(topic, buf, sizeof(buf), &last);
+
+	if (shmk_topic_stats(topic, &stats) || stats.nr_subs || stats.writer)
+		give_up("the topic has users who are dead");
+	if (n < 0 || !value_whole(buf, n, stats.published) || last.seq != stats.published)
+		give_up("the last value of the topic is not the last");
+	if (stats.published < sh->published || stats.published > sh->published + nr_kills)
+		give_up("the topic has lost or invented a value");
+	shmk_topic_close(topic);
+	if (shmk_queue_remove(s, "topic"))
+		give_up("the topic cannot be removed");
+	if (shmk_mailbox_open(s, NULL, &box))
+		give_up("no mailbox");
+	shmk_mailbox_close(box);
+	for (uint32_t id = 0; !shmk_queue_next(s, id, &left); id = left.id + 1)
+		if (!strncmp(left.name, "mailbox", 7))
+			give_up("a mailbox is left");
+}
+
+struct books {
+	uint64_t	sent, received, missing, unknown, letters, kept;
+};
+
+static struct books books_read(void)
+{
+	struct books b = { };
+
+	for (uint64_t i = 0; i < sh->next_id; i++) {
+		uint8_t id = sh->id[i];
+		bool missing = (id & SENT) && !(id & RECEIVED);
+
+		b.sent += (id & SENT) != 0;
+		b.received += (id & RECEIVED) != 0;
+		b.unknown += (id & BEGUN) && !(id & SENT) && !(id & RECEIVED);
+		b.letters += missing && id & LETTER;
+		b.kept += missing && id & KEPT;
+		b.missing += missing && !(id & (LETTER | KEPT));
+	}
+	return b;
+}
+
+static void report_books(const struct books *b, const struct shmk_pool_stat *stat, uint64_t there)
+{
+	ksft_print_msg("%u kills: %llu sent, %llu received, %llu of them at the end, %llu missing, %llu reported lost, %llu unknown; %u victims were taking, %u holding, %u sharing; %llu deaths, %llu blocks reclaimed\n",
+		       nr_kills, (unsigned long long)b->sent, (unsigned long long)b->received,
+		       (unsigned long long)there, (unsigned long long)b->missing,
+		       (unsigned long long)stat->lost_messages, (unsigned long long)b->unknown,
+		       in_take, in_hold, in_share, (unsigned long long)stat->deaths,
+		       (unsigned long long)stat->reclaimed_blocks);
+	ksft_print_msg("references: %llu sent, %llu received; topic: %llu published, %llu read; calls: %llu served, %llu answered; %llu letters went with their receivers, %llu came again\n",
+		       (unsigned long long)sh->refs_sent, (unsigned long long)sh->refs_received,
+		       (unsigned long long)sh->published, (unsigned long long)sh->read,
+		       (unsigned long long)sh->served, (unsigned long long)sh->answered,
+		       (unsigned long long)b->letters, (unsigned long long)stat->redelivered);
+}
+
+/*
+ * A worker that was sharing may have sent references that it had not counted yet, and
+ * held some that it had not sent. A reply may be lost with who asked.
+ */
+static void compare(const struct books *b, const struct shmk_pool_stat *stat)
+{
+	int64_t refs = (int64_t)(sh->refs_sent - sh->refs_received);
+	int64_t lost = (int64_t)stat->lost_messages, most;
+
+	if (sh->twice || sh->damaged || sh->wrong)
+		give_up("a message came twice, damaged, or where it should not");
+	if (b->unknown > nr_kills)
+		give_up("more sends are unknown than there were kills");
+	if (b->kept)
+		give_up("a message is missing that was to be delivered again");
+	/* An inline message may be its taker's, but not in the taker's books. */
+	if ((int64_t)b->missing + refs > lost + in_take)
+		give_up("messages are missing that nobody reported lost");
+	most = (int64_t)(b->missing + b->unknown + b->letters) + refs + in_take + in_hold +
+	       4 * in_share + (int64_t)(sh->served - sh->answered);
+	if (lost > most)
+		give_up("more messages are reported lost than can be");
+}
+
 static void account(void)
 {
-	uint64_t i, nr_ids = sh->next_id, sent = 0, received = 0, missing = 0, unknown = 0, there = 0;
 	struct shmk_pool_stat stat;
+	uint64_t i, there = 0;
+	struct books b;
 	char report[256];
 	struct shmk_msg m;
-	int ret;
 
 	if (shmk_pool_check(s, report, sizeof(report)))
 		give_up(report);
-	for (i = 0; i < NR_QUEUES; i++) {
-		while (!(ret = shmk_recv(queues[i], &m, SHMK_TRY))) {
-			got(m.data, m.len);
-			shmk_free(&m);
-			there++;
-		}
-		if (ret != -EAGAIN)
-			give_up("drain");
-	}
-	for (i = 0; i < nr_ids; i++) {
-		uint8_t id = sh->id[i];
-
-		sent += (id & SENT) != 0;
-		received += (id & RECEIVED) != 0;
-		missing += (id & SENT) && !(id & RECEIVED);
-		unknown += id == BEGUN;
-	}
+	for (i = 0; i < NR_QUEUES; i++)
+		there += drain(queues[i], true);
+	there += drain(kept, true);
+	drain(service, false);
+	patterns_end();
 	if (shmk_pool_stat(s, &stat))
 		give_up("stat");
-	ksft_print_msg("%u kills: %llu sent, %llu received, %llu of them at the end, %llu missing, %llu reported lost, %llu unknown; %u victims were taking, %u holding; %llu deaths, %llu blocks reclaimed\n",
-		       nr_kills, (unsigned long long)sent, (unsigned long long)received,
-		       (unsigned long long)there, (unsigned long long)missing,
-		       (unsigned long long)stat.lost_messages, (unsigned long long)unknown,
-		       in_take, in_hold, (unsigned long long)stat.deaths,
-		       (unsigned long long)stat.reclaimed_blocks);
-	if (sh->twice || sh->damaged)
-		give_up("a message came twice or damaged");
-	if (unknown > nr_kills)
-		give_up("more sends are unknown than there were kills");
-	/* An inline message may be its taker's, but not in the taker's books. */
-	if (missing > stat.lost_messages + in_take)
-		give_up("messages are missing that nobody reported lost");
-	if (stat.lost_messages > missing + unknown + in_take + in_hold)
-		give_up("more messages are reported lost than can be");
+	b = books_read();
+	report_books(&b, &stat, there);
+	compare(&b, &stat);
 	if (stat.blocks_used)
 		give_up("blocks are still in use");
-	ret = shmk_alloc(s, POOL, 0, &m);
-	if (ret)
+	if (shmk_alloc(s, POOL, 0, &m))
 		give_up("not all memory came back");
 	shmk_free(&m);
 	if (shmk_pool_check(s, report, sizeof(report)))
 		give_up(report);
 }
 
+static struct shmk_queue *make_queue(const char *name, const struct shmk_queue_opts *opts)
+{
+	struct shmk_queue *q;
+
+	if (shmk_queue_open(s, name, opts, SHMK_TRY, &q))
+		ksft_exit_fail_msg("no queue\n");
+	if (wraps)
+		wrap_ring(&q->rv);
+	return q;
+}
+
+static void make_patterns(void)
+{
+	const struct shmk_queue_opts keeps = {
+		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_REDELIVER, .capacity = 32,
+	}, serves = {
+		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_REDELIVER | SHMK_QUEUE_TAGGED,
+		.capacity = 16,
+	};
+	const struct shmk_topic_opts topics = {
+		.flags = SHMK_TOPIC_CREATE, .depth = 8, .nr_readers = 64,
+	};
+
+	kept = make_queue("kept", &keeps);
+	service = make_queue("service", &serves);
+	if (shmk_topic_open(s, "topic", &topics, SHMK_TRY, &topic))
+		ksft_exit_fail_msg("no topic\n");
+}
+
 int main(int argc, char **argv)
 {
-	struct shmk_pool_opts pool = { .bytes = POOL, .nr_peers = NR_PROCS + 16, .nr_queues = 8 };
+	struct shmk_pool_opts pool = { .bytes = POOL, .nr_peers = NR_PROCS + 16,
+		.nr_queues = 2 * NR_PROCS, .rings_bytes = 4 * MIB };
 	struct shmk_attach_opts opts = { .create = &pool, .exclusive = true };
 	uint32_t kills = 300, i;
 	int64_t t = now_ns();
@@ -497,16 +638,14 @@ int main(int argc, char **argv)
 		ksft_exit_fail_msg("no pool\n");
 	for (i = 0; i < NR_QUEUES; i++) {
 		sprintf(name, "q%u", i);
-		if (shmk_queue_open(s, name, &kinds[i], SHMK_TRY, &queues[i]))
-			ksft_exit_fail_msg("no queue\n");
-		if (wraps)
-			wrap_ring(&queues[i]->rv);
+		queues[i] = make_queue(name, &kinds[i]);
 	}
 	if (wraps) {
-		wrap_blocks(&s->view);
+		wrap_blocks(&s->view);	/* while all are free */
 		if (!on_module())
 			wrap_peers(s);
 	}
+	make_patterns();
 	for (i = 0; i < nr_procs; i++)
 		start(i);
 	storm(kills);
