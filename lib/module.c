@@ -329,7 +329,10 @@ static int attachment_make(struct shmk *s, struct module *m, uint32_t nr_entries
 		.nr_entries = nr_entries,
 	};
 
-	m->attachment = call(m->pool, SHMK_IOC_ATTACH, &arg);
+	/* Registering with the mm gives up when a signal is pending, a SIGCONT too. */
+	do
+		m->attachment = call(m->pool, SHMK_IOC_ATTACH, &arg);
+	while (m->attachment == -EINTR);
 	if (m->attachment < 0)
 		return m->attachment;
 	s->self = arg.peer;

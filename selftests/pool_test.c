@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 
 #include "lib_test.h"
 #include "kselftest_harness.h"
@@ -517,6 +518,36 @@ TEST_F(pool, exclusive_waits_for_a_pool_that_is_about_to_go)
 	}
 	EXPECT_EQ(0, ret[0]);
 	EXPECT_EQ(-EEXIST, ret[1]);
+}
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+}
+
+/* The kernel gives up the registration of an mm for any signal; that is not the caller's business. */
+TEST_F(pool, a_signal_does_not_keep_from_attaching)
+{
+	const struct itimerval often = { .it_interval.tv_usec = 300, .it_value.tv_usec = 300 };
+	const struct itimerval never = { };
+	struct sigaction action = { .sa_handler = on_alarm }, old;
+	int i, ret = 0;
+	struct shmk *s;
+
+	/* Each attachment is the first of this mm: the next ones of an mm are no trouble. */
+	self->opts.flags = SHMK_POOL_PERSIST;
+	ASSERT_EQ(0, shmk_pool_create(self->uri, &self->opts));
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, &old));
+	setitimer(ITIMER_REAL, &often, NULL);
+	for (i = 0; i < 200 && !ret; i++) {
+		ret = shmk_attach(self->uri, NULL, &s);
+		if (!ret)
+			shmk_detach(s);
+	}
+	setitimer(ITIMER_REAL, &never, NULL);
+	sigaction(SIGALRM, &old, NULL);
+	EXPECT_EQ(0, ret);
+	EXPECT_EQ(0, shmk_pool_destroy(self->uri));
 }
 
 TEST_F(pool, wrong_attach_options_are_refused)

@@ -250,7 +250,8 @@ struct shmk_pool_info {
  * @gen: out: its generation
  * @reserved: 0
  *
- * The calling mm becomes a peer. A process may attach several times. An id whose ledger
+ * The calling mm becomes a peer. -EINTR: a signal came; nothing was kept, try again.
+ * A process may attach several times. An id whose ledger
  * a former peer has pinned counts as taken.
  */
 struct shmk_attach {
