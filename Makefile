@@ -77,11 +77,12 @@ $(B)/obj/shared/%.o: %.c Makefile
 
 # In an archive, what the library's files share among themselves would clash
 # with a program's own names. So they become one object that hides it, and
-# tests, which look inside, get the other archive.
+# tests, which look inside, get the other archive. libmnl is there as a shared library only,
+# so a static program goes without it, see socket_open() in lib/monitor.c.
 $(B)/lib/libshmk.a: $(call objs,static,$(lib_src))
 	$(call say,AR,$@)
 	@mkdir -p $(@D)
-	$(Q)$(LD) -r -o $(@:.a=.o) $^ && objcopy --localize-hidden $(@:.a=.o) && \
+	$(Q)$(LD) -r -o $(@:.a=.o) $^ && objcopy --localize-hidden --wildcard --weaken-symbol='mnl_*' $(@:.a=.o) && \
 		rm -f $@ && $(AR) rcs $@ $(@:.a=.o) && rm $(@:.a=.o)
 
 $(B)/lib/libshmk-private.a: $(call objs,static,$(lib_src))

@@ -388,9 +388,14 @@ static int next_module(struct shmk_monitor *m, struct shmk_monitor_event *event)
 	}
 }
 
+/* Not there in a static program that was linked without libmnl. */
+static struct mnl_socket *(*volatile open_socket)(int bus, int flags) = mnl_socket_open2;
+
 static int socket_open(struct mnl_socket **nl)
 {
-	*nl = mnl_socket_open2(NETLINK_GENERIC, SOCK_CLOEXEC);
+	if (!open_socket)
+		return -EOPNOTSUPP;
+	*nl = open_socket(NETLINK_GENERIC, SOCK_CLOEXEC);
 	if (!*nl || mnl_socket_bind(*nl, 0, MNL_SOCKET_AUTOPID) < 0)
 		return -errno;
 	return 0;

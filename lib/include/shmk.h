@@ -355,7 +355,7 @@ struct shmk_monitor_event {
  *
  * With the module it listens to netlink; everything is told to who has CAP_NET_ADMIN, ids
  * to all others. On local it looks ten times a second, and settles the dead as a peer would.
- * -ENODEV: there is no module.
+ * -ENODEV: there is no module. -EOPNOTSUPP: the module, in a static program without libmnl.
  */
 SHMK_API int shmk_monitor_open(const char *uri, unsigned int flags, struct shmk_monitor **out);
 
