@@ -382,7 +382,7 @@ static void settle_redo(const struct shmk_view *view, __u32 peer,
 	bool is_inline = block == SHMK_NO_BLOCK && !gen;
 	__u32 lap = shmk_lap(rv, pos);
 	struct shmk_slot *slot = shmk_slot_at(rv, pos);
-	__u64 p = smp_load_acquire(&slot->p);
+	__u64 p = smp_load_acquire(&slot->p);	/* what is read next is no older */
 
 	if (SHMK_P_LAP(p) != lap) {
 		if (!is_inline && block_valid(view, block))
@@ -642,7 +642,7 @@ static bool recv_ready(const struct shmk_ring_view *rv)
 
 	for (i = 0; i <= most; i++, pos++) {
 		slot = shmk_slot_at(rv, pos);
-		p = smp_load_acquire(&slot->p);
+		p = smp_load_acquire(&slot->p);			/* Q1 */
 		ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));
 		if (ahead < 0 || (ahead == 0 && SHMK_P_KIND(p) == SHMK_KIND_EMPTY))
 			return false;
@@ -664,7 +664,7 @@ static bool send_ready(const struct shmk_ring_view *rv)
 	if (shmk_ring_closed(rv))					/* M1 */
 		return true;
 	for (i = 0; i <= 2U << rv->capacity_shift; i++, pos++) {
-		p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);
+		p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);	/* Q2 */
 		ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));
 		if (ahead < 0)
 			return false;
@@ -688,7 +688,7 @@ bool shmk_ring_drained(const struct shmk_ring_view *rv)
 
 	for (i = 0; i < 1U << rv->capacity_shift; i++) {
 		struct shmk_slot *slot = shmk_slot_at(rv, i);
-		__u64 p = smp_load_acquire(&slot->p);
+		__u64 p = smp_load_acquire(&slot->p);	/* T is no older */
 
 		if (SHMK_P_KIND(p) == SHMK_KIND_EMPTY)
 			continue;
@@ -701,7 +701,7 @@ bool shmk_ring_drained(const struct shmk_ring_view *rv)
 
 bool shmk_topic_ready(const struct shmk_ring_view *rv, __u64 pos)
 {
-	__u64 p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);
+	__u64 p = smp_load_acquire(&shmk_slot_at(rv, pos)->p);	/* Q1 */
 	__s32 ahead = (__s32)(SHMK_P_LAP(p) - shmk_lap(rv, pos));
 
 	return SHMK_P_KIND(p) == SHMK_KIND_ELEMENT && ahead >= 0;
