@@ -106,6 +106,13 @@ static int check_args(struct shmk_pool_create *args)
 		return -EINVAL;
 	if (!size_valid(args->bytes, args->page_shift, args->unit_shift))
 		return -EINVAL;
+	/*
+	 * Without huge pages, as with PREEMPT_RT, there is no large mapping; and
+	 * madvise(MADV_COLD) on a part of a large page that is mapped by small entries never
+	 * ends in these kernels, because their split_folio() does nothing and says that it has.
+	 */
+	if (args->page_shift != PAGE_SHIFT && !IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
+		return -EOPNOTSUPP;
 	if (args->node < -1 || args->node >= MAX_NUMNODES ||
 	    (args->node >= 0 && !node_state(args->node, N_MEMORY)))
 		return -EINVAL;

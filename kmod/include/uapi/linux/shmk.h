@@ -98,6 +98,7 @@ struct shmk_info {
  * @bytes: size of the data region; a multiple of the page size and of a span
  *	(SHMK_SPAN_UNITS << unit_shift): it is made exactly so or not at all
  * @page_shift: 12 or 21; with 21 all of data and control is in whole 2 MiB pages
+ *	(-EOPNOTSUPP: this kernel has no transparent huge pages, as with PREEMPT_RT)
  * @unit_shift: 0 (choose: 8, larger when the pool needs it) or
  *	SHMK_UNIT_SHIFT_MIN .. SHMK_UNIT_SHIFT_MAX
  * @node: NUMA node, strictly; -1: any
