@@ -528,8 +528,7 @@ static void on_alarm(int sig)
 /* The kernel gives up the registration of an mm for any signal; that is not the caller's business. */
 TEST_F(pool, a_signal_does_not_keep_from_attaching)
 {
-	const struct itimerval often = { .it_interval.tv_usec = 300, .it_value.tv_usec = 300 };
-	const struct itimerval never = { };
+	struct itimerval once = { };
 	struct sigaction action = { .sa_handler = on_alarm }, old;
 	int i, ret = 0;
 	struct shmk *s;
@@ -538,13 +537,15 @@ TEST_F(pool, a_signal_does_not_keep_from_attaching)
 	self->opts.flags = SHMK_POOL_PERSIST;
 	ASSERT_EQ(0, shmk_pool_create(self->uri, &self->opts));
 	ASSERT_EQ(0, sigaction(SIGALRM, &action, &old));
-	setitimer(ITIMER_REAL, &often, NULL);
 	for (i = 0; i < 200 && !ret; i++) {
+		once.it_value.tv_usec = 20 + i * 37 % 1000;
+		setitimer(ITIMER_REAL, &once, NULL);
 		ret = shmk_attach(self->uri, NULL, &s);
 		if (!ret)
 			shmk_detach(s);
 	}
-	setitimer(ITIMER_REAL, &never, NULL);
+	once.it_value.tv_usec = 0;
+	setitimer(ITIMER_REAL, &once, NULL);
 	sigaction(SIGALRM, &old, NULL);
 	EXPECT_EQ(0, ret);
 	EXPECT_EQ(0, shmk_pool_destroy(self->uri));
