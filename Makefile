@@ -101,7 +101,8 @@ $(B)/lib/libshmk.so: $(B)/lib/$(soname)
 	$(Q)ln -sf $(soname) $@
 
 # The tool is linked statically with the library: it has to work on a machine
-# where an installed library does not.
+# where an installed library does not. The archive refers to libmnl weakly, for
+# which some linkers would drop it.
 tool_src := $(wildcard tools/*.c)
 # Other transports to compare with: built where their packages are, see selftests/deps.
 peer_src := tools/bench/zmq.c tools/bench/nng.c tools/bench/dpdk.c tools/bench/iceoryx.c \
@@ -122,7 +123,8 @@ $(B)/obj/tools/%.o: %.c Makefile
 $(B)/bin/shmk: $(call objs,tools,$(tool_src)) $(B)/lib/libshmk.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -o $@ $^ $(uring_libs) $(mnl_libs) $(ncurses_libs) -pthread
+	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -o $@ $^ $(uring_libs) $(ncurses_libs) -pthread \
+		-Wl,--push-state,--no-as-needed $(mnl_libs) -Wl,--pop-state
 
 # They use the public header, as a user's program would.
 $(bench_prog): $(B)/bench/%: tools/bench/%.c tools/bench/bench.h $(B)/lib/libshmk.a Makefile
