@@ -118,7 +118,7 @@ static int id_take_from(struct shmk_peer *peer, u32 from)
 
 	spin_lock(&pool->lock);
 	id = find_next_zero_bit(pool->peer_ids, end, from);
-	if (shmk_pool_is_reset(pool) || shmk_pool_draining(pool)) {
+	if (shmk_pool_is_reset(pool) || (shmk_pool_draining(pool) && !peer->rdonly)) {
 		err = -ESHUTDOWN;
 	} else if (id < end) {
 		__set_bit(id, pool->peer_ids);

@@ -592,7 +592,7 @@ struct shmk_pool *shmk_pool_open(const struct shmk_pool_open *args)
 		pool = ERR_PTR(-ENOENT);
 	else if (!may_open(pool, args->flags & SHMK_OPEN_F_RDONLY))
 		pool = ERR_PTR(-EACCES);
-	else if (shmk_pool_draining(pool))
+	else if (shmk_pool_draining(pool) && !(args->flags & SHMK_OPEN_F_RDONLY))
 		pool = ERR_PTR(-ESHUTDOWN);
 	else if (!refcount_inc_not_zero(&pool->refs))
 		pool = ERR_PTR(-ENOENT);
@@ -618,7 +618,7 @@ static struct shmk_pool *next(u64 id, bool readable)
 }
 
 /**
- * shmk_pool_draining() - may nobody attach any more?
+ * shmk_pool_draining() - may nobody attach any more but to look?
  *
  * Exact under pool->lock.
  */
@@ -707,7 +707,7 @@ static struct shmk_pool *claim(const char *name, bool force, bool hide)
 	return pool;
 }
 
-/* Nobody comes in from here on. True: nobody is in, and nobody finds it any more. */
+/* Only who looks comes in from here on. True: nobody is in, and nobody finds it any more. */
 static bool drain(struct shmk_pool *pool)
 {
 	bool used;
@@ -762,8 +762,8 @@ static void put_persistence(struct shmk_pool *pool)
  * shmk_pool_destroy() - take a pool's name away, and its persistence
  * @args: checked by the caller but for the name
  *
- * Files that are open stay what they are, but that nobody can attach any more by those of
- * a pool that is drained; the last one takes the pages.
+ * Files that are open stay what they are, but that by those of a pool that is drained one
+ * can attach just to look; the last one takes the pages.
  *
  * Return: 0, -EINVAL, -ENOENT, -EPERM or -EBUSY.
  */

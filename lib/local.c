@@ -948,7 +948,7 @@ static int open_and_lock(struct shmk *s, const char *name)
 
 /*
  * Opens a pool that one may join; the pool lock is held. -ENOENT: it is over, or was never;
- * -ESHUTDOWN: it drains.
+ * -ESHUTDOWN: it drains, and @s is to do more than look.
  */
 static int open_locked(struct shmk *s, const char *name)
 {
@@ -957,7 +957,7 @@ static int open_locked(struct shmk *s, const char *name)
 	if (ret)
 		return ret;
 	if (!local_of(s)->extra->gone && !is_over(local_of(s))) {
-		if (!is_draining(local_of(s)))
+		if (!is_draining(local_of(s)) || s->rdonly)
 			return 0;
 		unlock_close(s);
 		return -ESHUTDOWN;

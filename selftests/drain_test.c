@@ -492,6 +492,46 @@ TEST(drained_pool_lets_nobody_in_and_goes_with_its_last_peer)
 	EXPECT_EQ(0, dir_entries(test_dir));
 }
 
+static int count(const struct shmk_holding *h, void *arg)
+{
+	unsigned int *queued = arg;
+
+	*queued += h->state == SHMK_HOLDING_QUEUED;
+	return 0;
+}
+
+TEST(drained_pool_can_be_looked_at_and_goes_with_who_looks)
+{
+	struct shmk_attach_opts look = { .flags = SHMK_ATTACH_RDONLY };
+	struct shmk_pool_opts persists = pool_opts;
+	struct shmk_pool_stat stat;
+	struct shmk *s, *o, *x;
+	unsigned int queued = 0;
+	char uri[64];
+
+	test_uri(uri, "drain");
+	persists.flags = SHMK_POOL_PERSIST;
+	ASSERT_EQ(0, shmk_pool_create(uri, &persists));
+	ASSERT_EQ(0, shmk_attach(uri, NULL, &s));
+	ASSERT_EQ(0, send_no(queue(s, "q", 0), 1));
+	ASSERT_EQ(0, shmk_pool_drain(uri));
+	ASSERT_EQ(0, shmk_attach(uri, &look, &o));
+	ASSERT_EQ(0, shmk_pool_stat(o, &stat));
+	EXPECT_EQ(SHMK_POOL_DRAINING, stat.flags);
+	EXPECT_EQ(2, stat.peers_now);
+	EXPECT_EQ(0, shmk_pool_dump(o, count, &queued));
+	EXPECT_EQ(1, queued);
+	EXPECT_EQ(0, shmk_pool_check(o, NULL, 0));
+	EXPECT_EQ(NULL, queue(o, "new", 0));
+	/* It stays what it is: the last of all takes it along. */
+	shmk_detach(s);
+	EXPECT_EQ(-ESHUTDOWN, shmk_attach(uri, NULL, &x));
+	EXPECT_EQ(-EEXIST, shmk_pool_create(uri, &persists));
+	shmk_detach(o);
+	EXPECT_EQ(-ENOENT, shmk_attach(uri, &look, &x));
+	EXPECT_EQ(0, dir_entries(test_dir));
+}
+
 static void pool_user(struct child_end *end, void *arg)
 {
 	struct shmk *s;

@@ -676,6 +676,11 @@ queues_and_pools_are_drained() {
 	until_true shmk wait "$pool" --peers 1 --timeout 1s
 	expect 0 shmk pool drain "$pool"
 	sentence "being drained" 4 shmk pub "$pool/t" x
+	expect 0 shmk show "$pool"
+	grep -q draining out || exit 1
+	expect 0 shmk dump "$pool"
+	grep -q subscribed out || exit 1
+	expect 0 shmk top --batch --count 1 "$pool"
 	kill $s
 	wait $s
 	sentence "shmk ls" 3 shmk pool drain "$pool"

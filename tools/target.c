@@ -147,7 +147,8 @@ static int attach_failed(const struct target *t, int err)
 		    t->pool, t->pool);
 		return EXIT_NOENT;
 	case ESHUTDOWN:
-		say("pool \"%s\" is being drained, nobody may attach any more: see 'shmk ls'", t->pool);
+		say("pool \"%s\" is being drained, one may only look at it: see 'shmk show %s' for who has it",
+		    t->pool, t->pool);
 		return EXIT_BUSY;
 	case ETIMEDOUT:
 		say("no pool \"%s\" appeared in time: create it with 'shmk pool create %s --size 64M'",

@@ -145,8 +145,9 @@ SHMK_API int shmk_pool_reset(const char *uri, unsigned int flags);
 /**
  * shmk_pool_drain() - let nobody in any more; the pool goes with its last peer
  *
- * Those that are attached go on as before. Attaching is -ESHUTDOWN from then on, the name is
- * taken until the pool is gone, and it is persistent no longer. At once if nobody is attached.
+ * Those that are attached go on as before. Attaching is -ESHUTDOWN from then on, but with
+ * SHMK_ATTACH_RDONLY, to look; the name is taken until the pool is gone, and it is persistent
+ * no longer. At once if nobody is attached.
  * May be repeated; cannot be taken back. -EPERM: of another user.
  */
 SHMK_API int shmk_pool_drain(const char *uri);

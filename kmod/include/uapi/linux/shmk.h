@@ -52,7 +52,7 @@
 #define SHMK_POOL_F_PERSIST	0x1	/* lives without any file until destroyed */
 #define SHMK_POOL_F_NO_QUARANTINE 0x2	/* pinned blocks of the dead are given out again */
 #define SHMK_POOL_F_ALL		0x3
-#define SHMK_POOL_F_DRAIN	0x40000000U	/* not for creation: nobody may attach any more */
+#define SHMK_POOL_F_DRAIN	0x40000000U	/* not for creation: just to look may one attach */
 
 /**
  * struct shmk_info - SHMK_IOC_INFO, on the device: what this module is and allows
@@ -159,8 +159,8 @@ struct shmk_pool_open {
  * attached. The name is free at once; the pages go with the last file.
  *
  * With DRAIN, peers that are attached go on. From then on opening the pool, and attaching
- * to it by a file, is -ESHUTDOWN, and it is persistent no longer: pool and name go with the
- * last file. May be repeated.
+ * to it by a file, is -ESHUTDOWN but for reading, and it is persistent no longer: pool and name
+ * go with the last file, also of one who looks. May be repeated.
  */
 struct shmk_pool_destroy {
 	__u32 size;
