@@ -229,13 +229,18 @@ static const uint8_t state_of[] = {
 	[SHMK_OP_SEIZING]	= SHMK_HOLDING_SPAN,
 };
 
+uint32_t shmk_holding_state(uint32_t op)
+{
+	return op < sizeof(state_of) ? state_of[op] : 0;
+}
+
 static void tell_entry(struct dump *d, struct shmk_holding *h, __u64 what, __u64 where)
 {
 	uint32_t op = SHMK_WHAT_OP(what), block = SHMK_WHAT_BLOCK(what);
 	struct shmk_ring_view rv = { .slots = NULL };
 	bool ring;
 
-	h->state = op < sizeof(state_of) ? state_of[op] : 0;
+	h->state = shmk_holding_state(op);
 	if (!h->state)
 		return;
 	h->pos = SHMK_WHERE_POS(where);

@@ -341,6 +341,9 @@ static inline __u64 role_name(const struct shmk *s)
 /* topic.c: of a forked child */
 void topics_forget(struct shmk *s);
 
+/* dump.c: enum shmk_holding_state of an entry, 0: not told */
+uint32_t shmk_holding_state(uint32_t op);
+
 /* pool.c */
 int uri_parse(const char *uri, const struct shmk_backend **backend, const char **name);
 bool name_valid(const char *name);

@@ -413,6 +413,11 @@ static int module_peer_info(struct shmk *s, struct shmk_peer_info *info)
 	return call(module_of(s)->attachment, SHMK_IOC_PEER_INFO, info);
 }
 
+static int module_capsule(struct shmk *s, struct shmk_capsule *capsule)
+{
+	return call(module_of(s)->attachment, SHMK_IOC_CAPSULE, capsule);
+}
+
 /* ---------------------------------------------------------------- queues -- */
 
 /* The kernel says -EACCES; the library has one word for it on both backends. */
@@ -603,6 +608,7 @@ const struct shmk_backend shmk_module_backend = {
 	.pool_info	= module_pool_info,
 	.pool_fd	= module_pool_fd,
 	.peer_info	= module_peer_info,
+	.capsule	= module_capsule,
 	.queue_create	= module_queue_create,
 	.queue_open	= module_queue_open,
 	.queue_close	= module_queue_close,

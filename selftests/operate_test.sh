@@ -137,6 +137,33 @@ a_dump_is_of_a_peer_or_a_queue() {
 	wait $w
 	expect 0 shmk dump "$pool"
 }
+what_the_dead_were_doing_is_told() {
+	forwarder_
+	id=$(shmk show "$pool" | sed -n "s/^ *\([0-9]*\)  *$w .*/\1/p")
+	if [ $backend = local ]; then
+		sentence "kept by the module.* see 'shmk show" 1 shmk dump "$pool" --capsule
+		return
+	fi
+	expect 0 shmk dump "$pool" --capsule
+	[ "$(cat out)" = "nobody has died" ] || { cat out; exit 1; }
+	kill -KILL $w
+	wait $w
+	shmk wait "$pool" --at-most 0 --timeout 20s || exit 1
+	expect 0 shmk dump "$pool" --capsule
+	grep -q "^peer $id, pid $w, uid $(id -u), shmk: killed by signal 9 .* ago, was here for .* in use\$" out &&
+		[ "$(grep -c '^ *0x[0-9a-f]* received  *in  *[0-9]*$' out)" = 5 ] || { cat out; exit 1; }
+	expect 0 shmk dump "$pool" --capsule --json
+	json_ok out
+	for f in seq peer gen pid uid comm reason code time_ns attached_ns entries_used more; do
+		grep -q "^      \"$f\": " out || { echo "no $f"; exit 1; }
+	done
+	[ "$(grep -c '"state": "received"' out)" = 5 ] && is_ reason killed && is_ code 9 || { cat out; exit 1; }
+	expect 0 shmk dump "$pool" --capsule --queue out
+	! grep -q received out || { cat out; exit 1; }
+	expect 0 shmk dump "$pool" --capsule --peer 900
+	[ "$(cat out)" = "nobody has died" ] || { cat out; exit 1; }
+	sentence "for the dead" 2 shmk dump "$pool" --capsule --all
+}
 top_tells_pools_peers_queues_and_rates() {
 	forwarder_
 	expect 0 shmk top -b -n 1
@@ -394,7 +421,7 @@ bash_completes_commands_options_pools_and_queues() {
 		shift
 		for line; do try "$line"; done
 	END
-	bash complete.bash "$script" "shmk du" "shmk pool cr" "shmk dump --j" "shmk help fs" \
+	bash complete.bash "$script" "shmk du" "shmk pool cr" "shmk dump --j" "shmk dump --c" "shmk queue dr" "shmk help fs" \
 		"shmk show $scheme:tool.$$" "shmk show ${pool%?}" "shmk send $pool/fi" "shmk recv $pool/" > out 2> err
 	[ -s err ] && { cat err; exit 1; }
 	while read -r want; do
@@ -404,6 +431,8 @@ bash_completes_commands_options_pools_and_queues() {
 		shmk du -> dump
 		shmk pool cr -> create
 		shmk dump --j -> --json
+		shmk dump --c -> --capsule
+		shmk queue dr -> drain
 		shmk help fs -> fsck
 		shmk show ${pool%?} -> .*${pool#*:}.*
 		shmk send $pool/fi -> ${pool#*:}/first

@@ -2,15 +2,15 @@
 /*
  * shmk dump
  *
- * Who holds which block. Attaches read-only and asks nobody, so it works on an
- * application that hangs.
+ * Who holds which block, or what those who died were doing. Attaches read-only and asks
+ * nobody, so it works on an application that hangs.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <linux/shmk_layout.h>
+#include <linux/shmk.h>
 
 #include "tool.h"
 
@@ -18,6 +18,7 @@ struct dump {
 	FILE *to;
 	struct json *json;		/* NULL: a table */
 	bool all;
+	bool capsules;			/* of the dead, not what the living have */
 	uint32_t only_peer;		/* 0: all */
 	uint32_t only_queue;		/* SHMK_HOLDING_NOWHERE: all */
 
@@ -244,6 +245,131 @@ static void print_head(struct dump *d, const struct shmk_pool_stat *st,
 		human(space->largest));
 }
 
+/* ------------------------------------------------------------- capsules -- */
+
+static bool wanted(const struct dump *d, const struct shmk_holding *h)
+{
+	return d->only_queue == SHMK_HOLDING_NOWHERE || h->queue == d->only_queue;
+}
+
+static void capsule_text(struct dump *d, struct shmk *s, const struct shmk_capsule *c)
+{
+	struct shmk_holding h;
+	bool any = false;
+
+	fprintf(d->to, "peer %u, pid %d, uid %u, %s: %s %s ago", c->peer, c->pid, c->uid,
+		comm_text(c->comm), reason_text(c->reason, c->code), human_ns(now_ns() - c->time_ns));
+	fprintf(d->to, ", was here for %s; had used %u entries, %s%u in use\n",
+		human_ns(c->time_ns - c->attached_ns), c->high,
+		c->nr_entries == SHMK_CAPSULE_ENTRIES ? "at least " : "", c->nr_entries);
+	for (uint32_t i = 0; !shmk_capsule_holding(s, c, i, &h); i++) {
+		char offset[24] = "-", pos[24] = "-";
+		const char *queue = queue_name(d, &h);
+
+		if (!wanted(d, &h))
+			continue;
+		if (!any)
+			fprintf(d->to, "%14s %-14s %-15s %10s\n", "OFFSET", "STATE", "QUEUE", "POSITION");
+		any = true;
+		if (h.offset != UINT64_MAX)
+			snprintf(offset, sizeof(offset), "%#" PRIx64, h.offset);
+		if (*queue && h.state != SHMK_HOLDING_WAITING)
+			snprintf(pos, sizeof(pos), "%" PRIu64, h.pos);
+		fprintf(d->to, "%14s %-14s %-15s %10s", offset, state_name(h.state),
+			*queue ? queue : "-", pos);
+		if (h.state == SHMK_HOLDING_WAITING)
+			fprintf(d->to, " for a %s", side_name(&h));
+		fputc('\n', d->to);
+	}
+}
+
+static void capsule_json(struct dump *d, struct shmk *s, const struct shmk_capsule *c)
+{
+	char comm[sizeof(c->comm) + 1] = "";
+	struct json *j = d->json;
+	struct shmk_holding h;
+
+	memcpy(comm, c->comm, sizeof(c->comm));
+	json_open(j, NULL, '{');
+	json_u64(j, "seq", c->seq);
+	json_u64(j, "peer", c->peer);
+	json_u64(j, "gen", c->gen);
+	json_u64_if(j, "pid", c->pid, c->pid);
+	json_u64(j, "uid", c->uid);
+	json_string(j, "comm", comm);
+	json_string(j, "reason", reason_name(c->reason));
+	json_i64(j, "code", c->code);
+	json_u64(j, "time_ns", c->time_ns);
+	json_u64(j, "attached_ns", c->attached_ns);
+	json_u64(j, "entries_used", c->high);
+	json_bool(j, "more", c->nr_entries == SHMK_CAPSULE_ENTRIES);
+	json_open(j, "holdings", '[');
+	for (uint32_t i = 0; !shmk_capsule_holding(s, c, i, &h); i++) {
+		const char *queue = queue_name(d, &h);
+
+		if (!wanted(d, &h))
+			continue;
+		json_open(j, NULL, '{');
+		json_string(j, "state", state_name(h.state));
+		json_u64_if(j, "offset", h.offset != UINT64_MAX, h.offset);
+		if (*queue)
+			json_string(j, "queue", queue);
+		else
+			json_null(j, "queue");
+		json_u64_if(j, "position", *queue && h.state != SHMK_HOLDING_WAITING, h.pos);
+		if (h.state == SHMK_HOLDING_WAITING)
+			json_string(j, "waits_for", side_name(&h));
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+	json_close(j, '}');
+}
+
+static int capsules(struct dump *d, struct shmk *s, const struct target *t)
+{
+	struct shmk_capsule c = { };
+	int err;
+
+	for (uint64_t seq = 0; !(err = shmk_capsule_next(s, seq, &c)); seq = c.seq + 1) {
+		if (d->only_peer && c.peer != d->only_peer)
+			continue;
+		if (d->json)
+			capsule_json(d, s, &c);
+		else
+			capsule_text(d, s, &c);
+		d->shown++;
+	}
+	if (err == -ENOENT)
+		return EXIT_OK;
+	return fail(err, "cannot read who died in pool \"%s\"", t->pool);
+}
+
+static int dump_capsules(struct dump *d, struct shmk *s, const struct target *t)
+{
+	int status;
+
+	if (shmk_capsule_next(s, 0, &(struct shmk_capsule) { }) == -EOPNOTSUPP) {
+		say("what the dead were doing is kept by the module, not by \"%s\": see 'shmk show %s' for how many died",
+		    t->pool, t->pool);
+		return EXIT_FAILED;
+	}
+	if (d->json) {
+		json_open(d->json, NULL, '{');
+		json_string(d->json, "pool", t->pool);
+		json_open(d->json, "capsules", '[');
+	}
+	status = capsules(d, s, t);
+	if (d->json) {
+		json_close(d->json, ']');
+		json_close(d->json, '}');
+	} else if (!status && !d->shown) {
+		fprintf(d->to, "nobody has died\n");
+	}
+	return status ? status : finish_stdout();
+}
+
+/* ---------------------------------------------------------------------- */
+
 static int dump(struct dump *d, struct shmk *s, const struct target *t, const char *queue)
 {
 	struct shmk_pool_space space;
@@ -259,6 +385,8 @@ static int dump(struct dump *d, struct shmk *s, const struct target *t, const ch
 	status = find_queue(d, t, queue);
 	if (status)
 		return status;
+	if (d->capsules)
+		return dump_capsules(d, s, t);
 	st.peers_now--;		/* not me */
 	print_head(d, &st, &space);
 	err = shmk_pool_dump(s, tell, d);
@@ -287,6 +415,7 @@ int cmd_dump(int argc, char **argv)
 		TARGET_POOL_OPTION,
 		{ "json", no_argument, NULL, 'j' },
 		{ "all", no_argument, NULL, 'a' },
+		{ "capsule", no_argument, NULL, 'k' },
 		{ "peer", required_argument, NULL, 'i' },
 		{ "queue", required_argument, NULL, 'Q' },
 		{ "help", no_argument, NULL, 'h' },
@@ -305,6 +434,8 @@ int cmd_dump(int argc, char **argv)
 			d.json = &json;
 		} else if (opt == 'a') {
 			d.all = true;
+		} else if (opt == 'k') {
+			d.capsules = true;
 		} else if (opt == 'Q') {
 			queue = optarg;
 		} else if (opt == 'i') {
@@ -315,6 +446,8 @@ int cmd_dump(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
+	if (d.all && d.capsules)
+		return bad_usage(argv[0], "--all is for what the living have, --capsule for the dead");
 	status = target_parse_pool(&t, argv[0], argc, argv);
 	if (!status)
 		status = target_attach(&t, SHMK_ATTACH_RDONLY, &s);

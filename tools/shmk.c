@@ -52,7 +52,8 @@ static const struct command {
 	  "dump POOL [--json]\n"
 	  "      --peer ID      only what this peer has\n"
 	  "      --queue NAME   only what is in this queue, goes there or came from there\n"
-	  "  -a, --all          also the memory that peers allocate from\n" },
+	  "  -a, --all          also the memory that peers allocate from\n"
+	  "      --capsule      what the last who died were doing just then (module only)\n" },
 	{ "send", cmd_send, "send files or standard input through a queue",
 	  "send POOL/QUEUE [FILE...]\n"
 	  "  -c, --create       make the pool and the queue if they are not there\n"

@@ -1239,6 +1239,26 @@ struct shmk_holding {
 SHMK_API int shmk_pool_dump(struct shmk *s,
 			    int (*tell)(const struct shmk_holding *holding, void *arg), void *arg);
 
+struct shmk_capsule;	/* <linux/shmk.h> */
+
+/**
+ * shmk_capsule_next() - what one of the last who died was doing just then
+ * @seq: the first that is kept with at least this number is told; 0 to begin
+ *
+ * Of those whose end was not clean. The kernel keeps a few of each pool until more come; reading
+ * takes none away. -ENOENT: no more. -EOPNOTSUPP: the local backend keeps none.
+ */
+SHMK_API int shmk_capsule_next(struct shmk *s, uint64_t seq, struct shmk_capsule *capsule);
+
+/**
+ * shmk_capsule_holding() - entry @i of it, decoded: what the dead said that it had
+ *
+ * It has been settled since: the block can be another's, and the queue with this id another one.
+ * Where it was, and in which state; not how long it was. -ENOENT: no more.
+ */
+SHMK_API int shmk_capsule_holding(struct shmk *s, const struct shmk_capsule *capsule, uint32_t i,
+				  struct shmk_holding *holding);
+
 /**
  * struct shmk_pool_space - what the allocator has left
  * @spans, @span_bytes: what the pool is divided into

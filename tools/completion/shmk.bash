@@ -31,8 +31,8 @@ _shmk() {
 		words=$(_shmk_options "$command")
 	else
 		case $command:$COMP_CWORD in
-		pool:2) words="create load rm ls" ;;
-		queue:2) words="create rm reset ls" ;;
+		pool:2) words="create drain load rm ls" ;;
+		queue:2) words="create drain rm reset ls" ;;
 		help:2) words=$(shmk help | sed -n 's/^  \([a-z]*\) .*/\1/p') ;;
 		help:*|version:*|doctor:*|export:*) return ;;
 		ls:*) words="shmk: local:" ;;
