@@ -46,6 +46,13 @@ static inline int shmk_folio_mapcount(struct folio *folio)
 #endif
 }
 
+/* What get_ownership() of a kobj_type is asked about. */
+#ifdef SHMK_HAVE_CONST_KOBJECT
+#define SHMK_CONST_KOBJECT	const struct kobject
+#else
+#define SHMK_CONST_KOBJECT	struct kobject
+#endif
+
 /* What a dump was asked with, in its start(). */
 static inline struct nlattr **shmk_dump_attrs(struct netlink_callback *cb)
 {

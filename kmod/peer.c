@@ -362,6 +362,7 @@ void shmk_peer_publish(struct shmk_peer *peer)
 	spin_unlock(&peer->mm->lock);
 	shmk_pass(SHMK_AT_PEER_PUBLISHED);
 	shmk_event_wake(peer->pool);
+	shmk_sysfs_added(peer->pool, SHMK_SHOWN_PEERS, peer->id);
 }
 
 /* -------------------------------------------------------------- ending -- */
@@ -474,6 +475,7 @@ static void count_end_locked(struct shmk_peer *peer)
 
 	shmk_pool_count_locked(pool, &s->peers_now, -1);
 	shmk_pool_count_locked(pool, is_clean(peer) ? &s->detaches : &s->deaths, 1);
+	shmk_pool_count_locked(pool, &pool->ends[peer->reason], 1);
 	shmk_pool_count_locked(pool, &s->reclaimed_blocks, peer->settled.blocks);
 	shmk_pool_count_locked(pool, &s->reclaimed_bytes, peer->settled.bytes);
 	shmk_pool_count_locked(pool, &s->lost_messages, peer->settled.messages);
@@ -524,6 +526,7 @@ static void end_finish(struct shmk_peer *peer)
 	smp_store_release(&pool->peer_status[peer->id].word, status_word(peer, SHMK_PEER_NONE));
 	id_free_locked(peer);
 	tell(peer, &event);
+	shmk_sysfs_changed(pool, SHMK_SHOWN_PEERS, peer->id);
 	spin_unlock(&pool->lock);
 	trace_shmk_settled(peer, ktime_get_ns() - peer->began_ns);
 	shmk_pass(SHMK_AT_END_TOLD);
@@ -543,13 +546,17 @@ static void settle_work(struct work_struct *work)
 	peer_put(peer);
 }
 
+/* A read-only member can hold nothing: what it claims is another's. */
+static u32 entries_used(const struct shmk_peer *peer)
+{
+	return peer->rdonly ? 0 : min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);
+}
+
 /* Settles a dead peer that has been taken off its mm; takes over a reference. */
 static void settle(struct shmk_peer *peer, unsigned long deadline)
 {
 	trace_shmk_end(peer);
-	/* A read-only member can hold nothing: what it claims is another's. */
-	peer->high = peer->rdonly ? 0 :
-		     min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);
+	peer->high = entries_used(peer);
 	if (!is_clean(peer))
 		shmk_capsule_take(peer);
 	if (shmk_point(SHMK_AT_SETTLE_BEGUN) || !settle_some(peer, INLINE_ENTRIES, deadline) ||
@@ -714,6 +721,64 @@ int shmk_peer_info(struct shmk_pool *pool, struct shmk_peer_info *info)
 	}
 	spin_unlock(&pool->lock);
 	return id < end ? 0 : -ENOENT;
+}
+
+/* An entry that names a block which its peer holds. */
+static bool entry_holds(const struct shmk_pool *pool, u64 what)
+{
+	u32 op = SHMK_WHAT_OP(what), block = SHMK_WHAT_BLOCK(what);
+
+	if (op != SHMK_OP_HELD && op != SHMK_OP_GOT && op != SHMK_OP_REDO)
+		return false;
+	return block < pool->status->nr_blocks &&
+	       shmk_block_held_as(READ_ONCE(pool->view.blocks[block].word), SHMK_WHAT_GEN(what));
+}
+
+static void count_held_locked(const struct shmk_peer *peer, u32 first, u32 end,
+			      struct shmk_settled *held)
+{
+	u64 what;
+	u32 i;
+
+	for (i = first; i < end; i++) {
+		what = READ_ONCE(peer->ledger->entry[i].what);
+		if (!entry_holds(peer->pool, what))
+			continue;
+		held->blocks++;
+		held->bytes += shmk_block_room(&peer->pool->view, SHMK_WHAT_BLOCK(what));
+	}
+}
+
+/**
+ * shmk_peer_held() - count the blocks that a peer holds, as its ledger says
+ * @id: in its range
+ * @held: zeroed; added to
+ *
+ * In pieces, between which the peer may end.
+ *
+ * Return: 0, -ENODEV when there is no such peer, -EINTR when the caller is being killed.
+ */
+int shmk_peer_held(struct shmk_pool *pool, u32 id, u32 gen, struct shmk_settled *held)
+{
+	const u32 step = 256;
+	struct shmk_peer *peer;
+	u32 first, end = 1;
+
+	for (first = 0; first < end; first += step) {
+		spin_lock(&pool->lock);
+		peer = pool->peers[id];
+		if (!peer || peer->gen != gen) {
+			spin_unlock(&pool->lock);
+			return -ENODEV;
+		}
+		end = entries_used(peer);
+		count_held_locked(peer, first, min(first + step, end), held);
+		spin_unlock(&pool->lock);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
 }
 
 int shmk_peers_init(void)

@@ -91,6 +91,7 @@ void shmk_peer_publish(struct shmk_peer *peer);
 int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping);
 void shmk_peer_close(struct shmk_peer *peer);
 int shmk_peer_info(struct shmk_pool *pool, struct shmk_peer_info *info);
+int shmk_peer_held(struct shmk_pool *pool, u32 id, u32 gen, struct shmk_settled *held);
 
 static inline bool shmk_peer_alive(const struct shmk_peer *peer)
 {

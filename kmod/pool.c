@@ -370,6 +370,7 @@ static int alloc_tables(struct shmk_pool *pool, const struct shmk_status *s)
 	return shmk_events_init(&pool->events) ?:
 	       shmk_capsules_init(&pool->capsules) ?:
 	       shmk_queues_init(pool, s->nr_queues, s->nr_rows) ?:
+	       shmk_sysfs_tables(pool, s) ?:
 	       shmk_quarantine_init(pool, s);
 }
 
@@ -432,6 +433,7 @@ static void take_apart(struct shmk_pool *pool)
 	shmk_queues_free(pool);
 	shmk_events_free(&pool->events);
 	shmk_capsules_free(&pool->capsules);
+	shmk_sysfs_free(pool);
 	kvfree(pool->ledgers);
 	kvfree(pool->peers);
 	bitmap_free(pool->peer_ids);
@@ -496,7 +498,7 @@ take_apart:
 leave_table:
 	table_leave(pool);
 free_pool:
-	kobject_put(&pool->kobj);
+	kobject_put(&pool->sysfs.kobj);
 	return ERR_PTR(err);
 }
 
@@ -567,7 +569,7 @@ void shmk_pool_put(struct shmk_pool *pool)
 	heir = table_leave(pool);
 	shmk_pass(SHMK_AT_POOL_LEFT);
 	take_apart(pool);
-	kobject_put(&pool->kobj);	/* frees the pool */
+	kobject_put(&pool->sysfs.kobj);	/* frees the pool */
 	if (heir)
 		shmk_pool_put(heir);	/* which has none: heirs are moved on, see inherit_locked() */
 }

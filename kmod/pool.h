@@ -3,7 +3,8 @@
  * pool.h - pinned memory with a name, and who is in it.
  *
  * Lock order, outermost first. None is held while memory is allocated or user
- * memory touched, but for reader->lock:
+ * memory touched, but for the first two:
+ *   sysfs.lock          (sysfs.h) what sysfs shows of one pool; memory is allocated under it
  *   reader->lock        (event.h) one reader's place among the events
  *   mm->mmap_lock       taken by detaching; the kernel's, around fault and mmap
  *   quarantine.lock     (quarantine.c) one look at a time
@@ -21,7 +22,6 @@
 #define SHMK_POOL_H
 
 #include <linux/bits.h>
-#include <linux/kobject.h>
 #include <linux/list.h>
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
@@ -34,6 +34,7 @@
 #include "quarantine.h"
 #include "region.h"
 #include "settle.h"
+#include "sysfs.h"
 
 struct seq_file;
 struct shmk_peer;
@@ -49,6 +50,8 @@ struct user_struct;
 
 /* Room for the largest ledger, so that a peer's offset follows from its id. */
 #define SHMK_LEDGER_STRIDE	(32ULL << 20)
+
+#define SHMK_NR_REASONS		(SHMK_REASON_UNKNOWN + 1)
 
 /**
  * struct shmk_pool - one pool
@@ -92,7 +95,7 @@ struct shmk_pool {
 	struct list_head forebears;	/* whose heir it is, */
 	struct list_head node_in_forebears;	/* and the other end */
 
-	struct kobject kobj;		/* sysfs.c */
+	struct shmk_sysfs sysfs;	/* see sysfs.h */
 
 	spinlock_t lock;		/* the rest, as far as it changes */
 	unsigned long *peer_ids;	/* bit set: id taken; bit 0 always is */
@@ -102,6 +105,8 @@ struct shmk_pool {
 	unsigned long *row_ids;		/* bit set: the row is of some topic */
 	struct list_head rings;		/* queues in the order of their rings */
 	struct shmk_queue *queues;	/* by id; see queue.h */
+	u64 ends[SHMK_NR_REASONS];	/* of peers, by reason; written under lock */
+	u64 wakes_before;		/* of queues that are gone; written under lock */
 
 	struct shmk_events events;
 	struct shmk_capsules capsules;
@@ -146,12 +151,5 @@ static inline bool shmk_pool_is_reset(const struct shmk_pool *pool)
 {
 	return READ_ONCE(pool->status->flags) & SHMK_POOL_F_RESET;
 }
-
-/* sysfs.c */
-int shmk_sysfs_init(void);
-void shmk_sysfs_exit(void);
-void shmk_sysfs_prepare(struct shmk_pool *pool);
-int shmk_sysfs_add(struct shmk_pool *pool);
-void shmk_sysfs_del(struct shmk_pool *pool);
 
 #endif

@@ -159,7 +159,7 @@ static int reserve_locked(struct shmk_peer *peer, struct shmk_queue_create *args
 	queue->user = peer->user;
 	__set_bit(id, pool->queue_ids);
 	queue->stage = SHMK_QUEUE_STAGE_BUSY;
-	atomic64_set(&queue->nr_wakes, 0);
+	shmk_pool_count_locked(pool, &pool->wakes_before, atomic64_xchg(&queue->nr_wakes, 0));
 	strscpy(queue->name, args->name, sizeof(queue->name));
 	args->id = id;
 	args->gen = queue_gen(pool, id) + 1;
@@ -309,6 +309,7 @@ static void finish_remove(struct shmk_pool *pool, struct shmk_queue *queue, stru
 	spin_lock(&pool->lock);
 	unreserve_locked(pool, queue);
 	count_locked(pool, -1);
+	shmk_sysfs_changed(pool, SHMK_SHOWN_QUEUES, queue_id(pool, queue));
 	tell(pool, peer, SHMK_EV_QUEUE_REMOVED, queue_id(pool, queue));
 	spin_unlock(&pool->lock);
 	shmk_event_wake(pool);
@@ -396,6 +397,7 @@ void shmk_queue_publish(struct shmk_peer *peer, const struct shmk_queue_create *
 	spin_unlock(&pool->lock);
 	shmk_pass(SHMK_AT_QUEUE_PUBLISHED);
 	shmk_event_wake(pool);
+	shmk_sysfs_added(pool, SHMK_SHOWN_QUEUES, args->id);
 	collect(pool, queue);
 }
 
@@ -718,7 +720,25 @@ static void look_topic(const struct shmk_pool *pool, const struct shmk_queue_sta
 		look->readers_now += !!READ_ONCE(pool->rows[qs->first_row + i].word);
 }
 
-static void look_ring(const struct shmk_queue *queue, struct shmk_queue_look *look)
+/* Names of the dead may stand there, and nonsense. */
+static u32 count_candidates(const struct shmk_pool *pool, const struct shmk_ring *ring)
+{
+	u32 i, id, nr = 0;
+	u64 word;
+
+	for (i = 0; i < SHMK_CANDIDATES; i++) {
+		word = READ_ONCE(ring->candidates[i]);
+		id = word & 0xffff;
+		if (id > pool->status->nr_peers)
+			continue;
+		id = array_index_nospec(id, pool->status->nr_peers + 1);
+		nr += pool->peers[id] && pool->peers[id]->gen == word >> 32;
+	}
+	return nr;
+}
+
+static void look_ring(const struct shmk_pool *pool, const struct shmk_queue *queue,
+		      struct shmk_queue_look *look)
 {
 	const struct shmk_ring *ring = queue->rv.ring;
 	u64 mask = (1ULL << (32 + queue->rv.capacity_shift)) - 1;
@@ -728,6 +748,7 @@ static void look_ring(const struct shmk_queue *queue, struct shmk_queue_look *lo
 			!!READ_ONCE(ring->waiters_send) << SHMK_SIDE_SEND;
 	if (look->flags & SHMK_QUEUE_F_TOPIC) {
 		look->writer = READ_ONCE(ring->role_send) & 0xffff;
+		look->candidates = count_candidates(pool, ring);
 		return;
 	}
 	look->received = READ_ONCE(ring->head) & mask;
@@ -752,7 +773,7 @@ static void look_locked(const struct shmk_pool *pool, u32 id, struct shmk_queue_
 		.bells		= atomic64_read(&queue->nr_wakes),
 	};
 	memcpy(look->name, queue->name, sizeof(look->name));
-	look_ring(queue, look);
+	look_ring(pool, queue, look);
 	if (look->flags & SHMK_QUEUE_F_TOPIC)
 		look_topic(pool, qs, look);
 }

@@ -80,6 +80,7 @@ struct shmk_queue_look {
 	u32 nr_readers;
 	u32 readers_now;
 	u32 writer;
+	u32 candidates;
 	char name[SHMK_NAME_LEN];
 };
 

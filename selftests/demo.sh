@@ -114,7 +114,7 @@ claim "one death was counted, and no more" test "$(field "$dir/show" deaths)" = 
 if [ $backend != local ]; then
 	sys=/sys/kernel/shmk/pools/$name
 	claim "the same in $sys" test "$(cat $sys/deaths)$(cat $sys/blocks_used)" = 10
-	(cd $sys 2>/dev/null && for f in size peers attaches detaches deaths reclaimed_blocks \
+	(cd $sys 2>/dev/null && for f in size peers_now attaches detaches deaths reclaimed_blocks \
 		reclaimed_bytes lost_messages blocks_used; do printf ' %s=%s' $f "$(cat $f)"; done; echo) |
 		fold -s -w 78 | sed 's/^/   /'
 fi
