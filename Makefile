@@ -274,6 +274,20 @@ explore: selftests
 	EXPLORE_STATES=0 $(B)/selftests/explore
 fuzz: selftests
 	SHMK_FUZZ_SECONDS=$${SHMK_FUZZ_SECONDS:-300} SHMK_TEST_BACKEND=local $(B)/selftests/hostile_fuzz
+	+@$(MAKE) --no-print-directory parser-fuzz
+
+# Debian's clang is needed. What is found lies in build/fuzz, and is run again by
+# build/selftests/parser_fuzz NOUN FILE.
+.PHONY: parser-fuzz
+nouns := names numbers conf options stream ranges netlink dir settle fsck
+parser-fuzz: fuzzer := $(abspath $(B))/fuzz
+parser-fuzz:
+	+$(Q)$(MAKE) --no-print-directory B=$(fuzzer) CC=clang FUZZER=1 $(fuzzer)/selftests/parser_fuzz
+	$(Q)for noun in $(nouns); do echo "$$noun:"; mkdir -p $(fuzzer)/corpus/$$noun; \
+		SHMK_FUZZ_NOUN=$$noun $(fuzzer)/selftests/parser_fuzz -max_len=2048 -timeout=30 \
+		-max_total_time=$$(($${SHMK_FUZZ_SECONDS:-300} / $(words $(nouns)))) -print_final_stats=1 \
+		-verbosity=0 -artifact_prefix=$(fuzzer)/$$noun- $(fuzzer)/corpus/$$noun \
+		$(CURDIR)/selftests/corpus/$$noun || exit; done
 
 # ---- installing ----
 

@@ -133,10 +133,15 @@ static void journal_carry_out(struct local *l)
 {
 	struct local_extra *x = l->extra;
 
-	for (__u64 i = 0; i < x->nr_stores; i++) {
-		char *at = (char *)l->status + x->store[i].offset;
+	for (__u64 i = 0; i < x->nr_stores && i < JOURNAL_MAX; i++) {
+		__u32 offset = READ_ONCE(x->store[i].offset);
+		__u64 size = x->store[i].size == sizeof(__u64) ? sizeof(__u64) : sizeof(__u32);
+		char *at = (char *)l->status + offset;
 
-		if (x->store[i].size == sizeof(__u64))
+		/* One that is of somebody's making must not lead out of the region. */
+		if (offset % size || offset + size > l->status_bytes)
+			continue;
+		if (size == sizeof(__u64))
 			smp_store_release((__u64 *)at, x->store[i].value);
 		else
 			smp_store_release((__u32 *)at, (__u32)x->store[i].value);
@@ -1603,7 +1608,7 @@ static int info_fill(struct shmk *s, struct shmk_pool_info *info)
 		.redelivered = st->redelivered,
 		.created_ns = st->created_ns,
 	};
-	memcpy(info->name, st->name, sizeof(info->name));
+	memcpy(info->name, st->name, sizeof(info->name) - 1);
 	return 0;
 }
 

@@ -159,13 +159,37 @@ static uint64_t opens_stride(const struct shmk_status *st)
 	return round_up(st->nr_queues * sizeof(__u32), sysconf(_SC_PAGESIZE));
 }
 
+static int status_plan(struct shmk_status *st, const char *name,
+		       const struct shmk_pool_opts *opts);
+
 static uint64_t meta_bytes(const struct shmk_status *st)
 {
 	return st->map_ledger + st->ledger_stride * (st->nr_peers + 1);
 }
 
+static bool geometry_same(const struct shmk_status *a, const struct shmk_status *b)
+{
+	return a->nr_spans == b->nr_spans && a->nr_blocks == b->nr_blocks &&
+	       a->rings_bytes == b->rings_bytes && a->control_bytes == b->control_bytes &&
+	       a->spans_off == b->spans_off && a->taken_map_off == b->taken_map_off &&
+	       a->stale_map_off == b->stale_map_off && a->blocks_off == b->blocks_off &&
+	       a->rings_off == b->rings_off && a->map_control == b->map_control &&
+	       a->map_data == b->map_data && a->peers_off == b->peers_off &&
+	       a->queues_off == b->queues_off && a->rows_off == b->rows_off &&
+	       a->nr_rows == b->nr_rows && a->status_bytes == b->status_bytes &&
+	       a->map_ledger == b->map_ledger && a->ledger_stride == b->ledger_stride &&
+	       a->page_shift == b->page_shift;
+}
+
+/*
+ * Anybody can make a directory with a pool's name, and who lists all pools opens it. So
+ * nothing that it says of places and sizes is believed: they follow from a few numbers,
+ * and must be what we would have made of these.
+ */
 static int status_read(int meta, struct shmk_status *st)
 {
+	struct shmk_pool_opts opts;
+	struct shmk_status plan;
 	struct stat stat;
 	int ret;
 
@@ -174,14 +198,18 @@ static int status_read(int meta, struct shmk_status *st)
 	ret = status_check(st);
 	if (ret)
 		return ret;
+	if (!st->nr_peers || !st->nr_queues || !st->rings_bytes ||
+	    st->unit_shift < SHMK_UNIT_SHIFT_MIN || st->unit_shift > SHMK_UNIT_SHIFT_MAX)
+		return -EPROTO;
+	opts = (struct shmk_pool_opts) {
+		.bytes = st->data_bytes, .unit_bytes = 1U << st->unit_shift,
+		.rings_bytes = st->rings_bytes, .nr_peers = st->nr_peers, .nr_queues = st->nr_queues,
+	};
+	if (status_plan(&plan, "", &opts) || !geometry_same(&plan, st))
+		return -EPROTO;
 	if (fstat(meta, &stat))
 		return -errno;
-	if (st->nr_peers > SHMK_PEERS_MAX || st->nr_queues > SHMK_QUEUES_MAX ||
-	    st->nr_rows != st->nr_peers * SHMK_ROWS_PER_PEER ||
-	    st->status_bytes != opens_off(st) + opens_stride(st) * (st->nr_peers + 1) ||
-	    (uint64_t)stat.st_size < meta_bytes(st))
-		return -EPROTO;
-	return 0;
+	return (uint64_t)stat.st_size < meta_bytes(st) ? -EPROTO : 0;
 }
 
 /* The ledgers of others are only read here; local.c maps one for the time it settles it. */
@@ -211,7 +239,8 @@ static int map_meta(struct shmk *s, struct local *l, const struct shmk_status *s
 static int map_pool(struct shmk *s, struct local *l, const struct shmk_status *st)
 {
 	int prot = s->rdonly ? PROT_READ : PROT_READ | PROT_WRITE;
-	int fd = openat(l->dir, "pool", (s->rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW);
+	int fd = openat(l->dir, "pool", (s->rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW |
+				       O_NONBLOCK);	/* it may be no file at all */
 	struct stat stat;
 	int ret;
 

@@ -179,11 +179,27 @@ static int list_end(struct shmk_monitor *m)
 
 /* -------------------------------------------------------------- netlink -- */
 
+/* What is not there, or not as long as a number is, is 0. */
 static uint64_t num(const struct nlattr *a)
 {
-	if (!a)
+	switch (a ? mnl_attr_get_payload_len(a) : 0) {
+	case 8:
+		return mnl_attr_get_u64(a);
+	case 4:
+		return mnl_attr_get_u32(a);
+	case 2:
+		return mnl_attr_get_u16(a);
+	default:
 		return 0;
-	return mnl_attr_get_payload_len(a) == 8 ? mnl_attr_get_u64(a) : mnl_attr_get_u32(a);
+	}
+}
+
+/* As much of it as fits; what is not there, or does not end, is "". */
+static void text(const struct nlattr *a, char *to, size_t room)
+{
+	bool ends = a && memchr(mnl_attr_get_payload(a), 0, mnl_attr_get_payload_len(a));
+
+	snprintf(to, room, "%s", ends ? mnl_attr_get_str(a) : "");
 }
 
 static void parse(const struct nlmsghdr *nlh, const struct nlattr **attrs, unsigned int nr)
@@ -210,6 +226,23 @@ static struct nlmsghdr *begin(struct shmk_monitor *m, uint16_t family, uint8_t c
 	return nlh;
 }
 
+/* 0 or -errno */
+static int error_of(const struct nlmsghdr *nlh)
+{
+	int error;
+
+	if (mnl_nlmsg_get_payload_len(nlh) < sizeof(error))
+		return -EPROTO;
+	error = ((struct nlmsgerr *)mnl_nlmsg_get_payload(nlh))->error;
+	return error > 0 || error < -4095 ? -EPROTO : error;
+}
+
+/* libmnl compares as signed numbers, and takes a length of 2 GiB for a small one. */
+static bool is_whole(const struct nlmsghdr *nlh, int len)
+{
+	return mnl_nlmsg_ok(nlh, len) && nlh->nlmsg_len <= (uint32_t)len;
+}
+
 /* Sends, and hears all answers: @told for each; 0 or -errno. */
 static int ask(struct shmk_monitor *m, const struct nlmsghdr *nlh,
 	       int (*told)(struct shmk_monitor *m, const struct nlmsghdr *nlh))
@@ -222,11 +255,11 @@ static int ask(struct shmk_monitor *m, const struct nlmsghdr *nlh,
 
 		if (len < 0)
 			return -errno;
-		for (; mnl_nlmsg_ok(at, len); at = mnl_nlmsg_next(at, &len)) {
+		for (; is_whole(at, len); at = mnl_nlmsg_next(at, &len)) {
 			if (at->nlmsg_seq != m->nlseq)
 				continue;
 			if (at->nlmsg_type == NLMSG_ERROR)
-				return ((struct nlmsgerr *)mnl_nlmsg_get_payload(at))->error;
+				return error_of(at);
 			if (at->nlmsg_type == NLMSG_DONE)
 				return 0;
 			ret = ret ? ret : told(m, at);
@@ -239,20 +272,23 @@ static int ask(struct shmk_monitor *m, const struct nlmsghdr *nlh,
 static int family_told(struct shmk_monitor *m, const struct nlmsghdr *nlh)
 {
 	const struct nlattr *attrs[CTRL_ATTR_MAX + 1], *group, *a;
+	char name[GENL_NAMSIZ];
 
 	parse(nlh, attrs, CTRL_ATTR_MAX + 1);
 	if (!attrs[CTRL_ATTR_FAMILY_ID] || !attrs[CTRL_ATTR_MCAST_GROUPS])
 		return -EPROTO;
-	m->family = mnl_attr_get_u16(attrs[CTRL_ATTR_FAMILY_ID]);
+	m->family = (uint16_t)num(attrs[CTRL_ATTR_FAMILY_ID]);
 	mnl_attr_for_each_nested(group, attrs[CTRL_ATTR_MCAST_GROUPS]) {
 		bool privileged = false;
 		uint32_t id = 0;
 
 		mnl_attr_for_each_nested(a, group) {
-			if (mnl_attr_get_type(a) == CTRL_ATTR_MCAST_GRP_NAME)
-				privileged = !strcmp(mnl_attr_get_str(a), SHMK_MCGRP_PRIVILEGED);
+			if (mnl_attr_get_type(a) == CTRL_ATTR_MCAST_GRP_NAME) {
+				text(a, name, sizeof(name));
+				privileged = !strcmp(name, SHMK_MCGRP_PRIVILEGED);
+			}
 			if (mnl_attr_get_type(a) == CTRL_ATTR_MCAST_GRP_ID)
-				id = mnl_attr_get_u32(a);
+				id = (uint32_t)num(a);
 		}
 		m->group[privileged] = id;
 	}
@@ -262,14 +298,15 @@ static int family_told(struct shmk_monitor *m, const struct nlmsghdr *nlh)
 static int pool_told(struct shmk_monitor *m, const struct nlmsghdr *nlh)
 {
 	const struct nlattr *attrs[SHMK_A_POOL_MAX + 1];
+	char name[SHMK_NAME_LEN];
 	uint64_t seq;
 
 	parse(nlh, attrs, SHMK_A_POOL_MAX + 1);
 	seq = num(attrs[SHMK_A_POOL_SEQ]);
 	if (m->list_seq > seq)
 		m->list_seq = seq;
-	return listed(m, num(attrs[SHMK_A_POOL_ID]), attrs[SHMK_A_POOL_NAME] ?
-		      mnl_attr_get_str(attrs[SHMK_A_POOL_NAME]) : "", true);
+	text(attrs[SHMK_A_POOL_NAME], name, sizeof(name));
+	return listed(m, num(attrs[SHMK_A_POOL_ID]), name, true);
 }
 
 /* Of one that is new; it may have gone by now. */
@@ -325,11 +362,8 @@ static void event_fill(struct shmk_monitor_event *e, const struct nlattr **a)
 		.redelivered = num(a[SHMK_A_EVENT_REDELIVERED]),
 		.has_detail = a[SHMK_A_EVENT_POOL_SEQ],
 	};
-	if (a[SHMK_A_EVENT_POOL_NAME])
-		snprintf(e->pool, sizeof(e->pool), "%s",
-			 mnl_attr_get_str(a[SHMK_A_EVENT_POOL_NAME]));
-	if (a[SHMK_A_EVENT_COMM])
-		snprintf(e->comm, sizeof(e->comm), "%s", mnl_attr_get_str(a[SHMK_A_EVENT_COMM]));
+	text(a[SHMK_A_EVENT_POOL_NAME], e->pool, sizeof(e->pool));
+	text(a[SHMK_A_EVENT_COMM], e->comm, sizeof(e->comm));
 }
 
 /* Keeps the list, and finds the name. True: it is for the caller. */
@@ -368,18 +402,23 @@ static int next_module(struct shmk_monitor *m, struct shmk_monitor_event *event)
 {
 	const struct nlattr *attrs[SHMK_A_EVENT_MAX + 1];
 	const struct nlmsghdr *nlh = (const struct nlmsghdr *)m->buf;
+	struct sockaddr_nl from = { };
+	socklen_t from_len;
 	ssize_t len;
 	int ret;
 
 	for (;;) {
-		len = recv(m->fd, m->buf, sizeof(m->buf), MSG_DONTWAIT);
+		from_len = sizeof(from);
+		len = recvfrom(m->fd, m->buf, sizeof(m->buf), MSG_DONTWAIT,
+			       (struct sockaddr *)&from, &from_len);
 		if (len < 0 && errno != ENOBUFS)
 			return errno == EINTR ? -EAGAIN : -errno;
 		if (len < 0) {
 			ret = lost(m);
 			return ret ? ret : pending_take(m, event) ? 0 : -EAGAIN;
 		}
-		if (!mnl_nlmsg_ok(nlh, (int)len) || nlh->nlmsg_type != m->family)
+		/* The kernel's word only; with CAP_NET_ADMIN others may write here, too. */
+		if (from.nl_pid || !is_whole(nlh, (int)len) || nlh->nlmsg_type != m->family)
 			continue;
 		parse(nlh, attrs, SHMK_A_EVENT_MAX + 1);
 		event_fill(event, attrs);

@@ -35,10 +35,10 @@ struct forwarder {
 /* A good message, or one that is not of `shmk send` at all. */
 static bool sound(const struct shmk_msg *msg)
 {
-	const struct stream_head *h = msg->data;
+	struct stream_head h;
 
-	return !stream_head_ok(h, msg->len) || h->type != STREAM_DATA ||
-	       stream_sum(h + 1, h->len) == h->sum;
+	return !stream_head_take(&h, msg->data, msg->len) || h.type != STREAM_DATA ||
+	       stream_sum((const char *)msg->data + sizeof(h), h.len) == h.sum;
 }
 
 static int idle(struct forwarder *f)

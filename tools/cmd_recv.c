@@ -137,7 +137,8 @@ static bool has_turn(const struct receiver *r, const struct run *run, const stru
 	return f->index == run->turn;
 }
 
-static int keep_early(struct receiver *r, struct file *f, const struct stream_head *h)
+static int keep_early(struct receiver *r, struct file *f, const struct stream_head *h,
+		      const void *data)
 {
 	struct early **at = &f->early, *e;
 
@@ -151,7 +152,7 @@ static int keep_early(struct receiver *r, struct file *f, const struct stream_he
 		return fail(-ENOMEM, "cannot keep what came before its turn");
 	e->offset = h->offset;
 	e->len = h->len;
-	memcpy(e->data, h + 1, h->len);
+	memcpy(e->data, data, h->len);
 	while (*at && (*at)->offset < e->offset)
 		at = &(*at)->next;
 	e->next = *at;
@@ -189,17 +190,18 @@ static int open_part(struct receiver *r, struct run *run, struct file *f)
 	return EXIT_OK;
 }
 
-static int store(struct receiver *r, struct run *run, struct file *f, const struct stream_head *h)
+static int store(struct receiver *r, struct run *run, struct file *f, const struct stream_head *h,
+		 const void *data)
 {
 	int status;
 
 	if (r->dir) {
 		status = open_part(r, run, f);
-		return status ? status : write_at(r, f->fd, true, h->offset, h + 1, h->len);
+		return status ? status : write_at(r, f->fd, true, h->offset, data, h->len);
 	}
 	if (!has_turn(r, run, f) || (!r->seekable && h->offset != f->cursor))
-		return keep_early(r, f, h);
-	status = write_at(r, r->fd, r->seekable, r->base + h->offset, h + 1, h->len);
+		return keep_early(r, f, h, data);
+	status = write_at(r, r->fd, r->seekable, r->base + h->offset, data, h->len);
 	if (status)
 		return status;
 	f->cursor = h->offset + h->len;
@@ -295,24 +297,24 @@ static struct file *find_file(struct run *run, uint32_t index)
 }
 
 /* The name is another process's word: no directories, nothing hidden by accident. */
-static void take_info(struct receiver *r, struct file *f, const struct stream_head *h)
+static void take_info(struct receiver *r, struct file *f, const struct stream_head *h,
+		      const struct stream_info *info)
 {
-	const struct stream_info *info = (const void *)(h + 1);
+	uint64_t size = info->size;
 
 	if (!f->name[0]) {
-		memcpy(f->name, info->name, info->name_len);
-		f->name[info->name_len] = '\0';
+		memcpy(f->name, info->name, stream_name_len(h));
+		f->name[stream_name_len(h)] = '\0';
 		for (char *p = f->name; *p; p++)
 			if (*p == '/' || (unsigned char)*p < ' ' || *p == 0x7f)
 				*p = '_';
 		if (!strcmp(f->name, ".") || !strcmp(f->name, ".."))
 			f->name[0] = '_';
 		/* A total is known only if one file is all there is to receive. */
-		if (!f->index && !r->runs->next && info->size != STREAM_SIZE_UNKNOWN &&
-		    !r->progress.total)
-			r->progress.total = info->size;
+		if (!f->index && !r->runs->next && size != STREAM_SIZE_UNKNOWN && !r->progress.total)
+			r->progress.total = size;
 	}
-	f->mode = info->mode;
+	f->mode = info->mode & 0777;	/* no program of ours for everybody */
 }
 
 /* ------------------------------------------------------------- answers -- */
@@ -457,7 +459,7 @@ static int finish_all(struct receiver *r)
 /* ------------------------------------------------------------ messages -- */
 
 static int take_data(struct receiver *r, struct run *run, struct file *f,
-		     const struct stream_head *h)
+		     const struct stream_head *h, const void *data)
 {
 	int status;
 
@@ -466,11 +468,11 @@ static int take_data(struct receiver *r, struct run *run, struct file *f,
 		answer(r, run, h->file, STREAM_STORED, h->seq);
 		return EXIT_OK;
 	}
-	if (stream_sum(h + 1, h->len) != h->sum) {
+	if (stream_sum(data, h->len) != h->sum) {
 		r->damaged++;	/* without an answer it comes again; without --ack it is missing */
 		return EXIT_OK;
 	}
-	status = store(r, run, f, h);
+	status = store(r, run, f, h, data);
 	if (status)
 		return status;
 	if (!ranges_add(&f->got, h->offset, h->offset + h->len))
@@ -484,12 +486,12 @@ static int take_data(struct receiver *r, struct run *run, struct file *f,
 }
 
 static int take_end(struct receiver *r, struct run *run, struct file *f,
-		    const struct stream_head *h)
+		    const struct stream_head *h, const void *data)
 {
 	/* Nobody truncated a file that several write into. */
 	if (r->shared && !r->dir && ftruncate(r->fd, h->offset) < 0)
 		return fail(-errno, "cannot set the size of \"%s\"", r->output);
-	take_info(r, f, h);
+	take_info(r, f, h, data);
 	f->have_end = true;
 	f->total = h->offset;
 	f->chunks = h->seq;
@@ -502,11 +504,13 @@ static int take_end(struct receiver *r, struct run *run, struct file *f,
 
 static int take_message(struct receiver *r, const struct shmk_msg *msg)
 {
-	const struct stream_head *h = msg->data;
+	const void *data = (const char *)msg->data + sizeof(struct stream_head);
+	struct stream_head head;
+	const struct stream_head *h = &head;
 	struct run *run;
 	struct file *f;
 
-	if (!stream_head_ok(h, msg->len)) {
+	if (!stream_head_take(&head, msg->data, msg->len)) {
 		say("%s/%s has messages that 'shmk send' did not make: use --raw for those",
 		    r->t.pool, r->t.queue);
 		return EXIT_FAILED;
@@ -535,15 +539,15 @@ static int take_message(struct receiver *r, const struct shmk_msg *msg)
 		run->max_order = h->order;
 	switch (h->type) {
 	case STREAM_BEGIN:
-		take_info(r, f, h);
+		take_info(r, f, h, data);
 		return EXIT_OK;
 	case STREAM_DATA: {
-		int status = take_data(r, run, f, h);
+		int status = take_data(r, run, f, h, data);
 
 		return status || !f->have_end ? status : finish_all(r);
 	}
 	default:
-		return take_end(r, run, f, h);
+		return take_end(r, run, f, h, data);
 	}
 }
 

@@ -15,25 +15,23 @@ void stream_back_name(char name[64], uint32_t peer, uint32_t gen, uint64_t run)
 
 static bool info_ok(const struct stream_head *h)
 {
-	const struct stream_info *info = (const void *)(h + 1);
-
-	return h->len >= sizeof(*info) && info->name_len <= STREAM_NAME_MAX &&
-	       info->name_len == h->len - sizeof(*info);
+	return h->len >= sizeof(struct stream_info) && stream_name_len(h) <= STREAM_NAME_MAX;
 }
 
-bool stream_head_ok(const void *data, size_t len)
+bool stream_head_take(struct stream_head *h, const void *data, size_t len)
 {
-	const struct stream_head *h = data;
-
-	if (len < sizeof(*h) || h->magic != STREAM_MAGIC || h->version != STREAM_VERSION ||
-	    h->len != len - sizeof(*h))
+	if (len < sizeof(*h))
+		return false;
+	memcpy(h, data, sizeof(*h));
+	if (h->magic != STREAM_MAGIC || h->version != STREAM_VERSION || h->len != len - sizeof(*h))
 		return false;
 	switch (h->type) {
 	case STREAM_BEGIN:
-	case STREAM_END:
 		return info_ok(h);
+	case STREAM_END:
+		return info_ok(h) && h->offset <= STREAM_OFFSET_MAX;
 	case STREAM_DATA:
-		return h->len && h->offset <= UINT64_MAX / 2;
+		return h->len && h->offset <= STREAM_OFFSET_MAX;
 	default:
 		return false;
 	}

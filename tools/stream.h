@@ -75,6 +75,7 @@ struct stream_info {
 };
 
 #define STREAM_NAME_MAX		255
+#define STREAM_OFFSET_MAX	(INT64_MAX / 2)	/* a place in a file, with room for what it begins at */
 #define STREAM_INFO_ROOM	(sizeof(struct stream_info) + STREAM_NAME_MAX + 1)
 
 enum stream_answer {
@@ -106,8 +107,17 @@ _Static_assert(sizeof(struct stream_ack) == 48, "inline in a slot of 64 bytes");
 
 void stream_back_name(char name[64], uint32_t peer, uint32_t gen, uint64_t run);
 
-/* A well-formed message? Checks all lengths. */
-bool stream_head_ok(const void *data, size_t len);
+/*
+ * Is the message well formed? Its sender may go on writing there while we look, so what was
+ * checked is the copy in @h, and only that counts.
+ */
+bool stream_head_take(struct stream_head *h, const void *data, size_t len);
+
+/* Of a BEGIN or END; what stream_info says of it need not be believed. */
+static inline uint32_t stream_name_len(const struct stream_head *h)
+{
+	return h->len - (uint32_t)sizeof(struct stream_info);
+}
 
 /* XXH64: as fast as memory, and finds what a wrong block or offset does. */
 uint64_t stream_sum(const void *data, size_t len);
