@@ -292,6 +292,7 @@ parser-fuzz:
 # ---- installing ----
 
 man_src := $(wildcard Documentation/man/*.[1-8])
+trace_src := $(wildcard tools/trace/*)
 
 # Without it a program finds the library only after the next boot. Not the
 # business of who makes a package, nor possible for who is not root.
@@ -315,6 +316,8 @@ install: lib tools
 		$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)) &&) true
 	$(INSTALL) -D -m 644 tools/completion/shmk.bash \
 		$(DESTDIR)$(prefix)/share/bash-completion/completions/shmk
+	$(INSTALL) -d $(DESTDIR)$(prefix)/share/shmk/trace
+	$(INSTALL) -m 755 $(trace_src) $(DESTDIR)$(prefix)/share/shmk/trace/
 	$(INSTALL) -D -m 644 tools/system/70-shmk.rules $(DESTDIR)$(prefix)/lib/udev/rules.d/70-shmk.rules
 	$(INSTALL) -D -m 644 tools/system/sysusers.conf $(DESTDIR)$(prefix)/lib/sysusers.d/shmk.conf
 	$(INSTALL) -D -m 644 tools/system/modules-load.conf $(DESTDIR)$(prefix)/lib/modules-load.d/shmk.conf
@@ -330,8 +333,10 @@ uninstall:
 		$(foreach m,$(man_src),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m))) \
 		$(addprefix $(DESTDIR)$(prefix)/lib/,udev/rules.d/70-shmk.rules sysusers.d/shmk.conf \
 		modules-load.d/shmk.conf systemd/system/shmk-pools.service) \
-		$(DESTDIR)$(prefix)/share/bash-completion/completions/shmk
-	-rmdir $(DESTDIR)$(includedir)/shmk/linux $(DESTDIR)$(includedir)/shmk
+		$(DESTDIR)$(prefix)/share/bash-completion/completions/shmk \
+		$(addprefix $(DESTDIR)$(prefix)/share/shmk/trace/,$(notdir $(trace_src)))
+	-rmdir $(DESTDIR)$(includedir)/shmk/linux $(DESTDIR)$(includedir)/shmk \
+		$(DESTDIR)$(prefix)/share/shmk/trace $(DESTDIR)$(prefix)/share/shmk
 	$(ldconfig)
 
 clean:

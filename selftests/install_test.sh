@@ -229,6 +229,7 @@ system_files_are_in_place() {
 	grep -qx "g shmk -" sysusers.d/shmk.conf
 	grep -qx shmk modules-load.d/shmk.conf
 	grep -q "^complete .* shmk$" ../share/bash-completion/completions/shmk
+	[ -x ../share/shmk/trace/histograms ] && [ -x ../share/shmk/trace/wakeup.bt ]
 	exec=$(sed -n "s/^ExecStart=//p" systemd/system/shmk-pools.service)
 	mkdir -p /etc/shmk/pools.d
 	echo "size 1M" > "/etc/shmk/pools.d/local:boot.conf"
