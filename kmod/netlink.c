@@ -265,6 +265,7 @@ static void news_work(struct work_struct *unused)
 		}
 		send_to(&n, GROUP_EVENTS);
 		send_to(&n, GROUP_PRIVILEGED);
+		shmk_sysfs_uevent(&n.event, n.pool, n.name);
 		put_pid(n.pid);
 		cond_resched();
 	}

@@ -30,7 +30,7 @@
 #include "pool.h"
 #include "queue.h"
 
-static struct kobject *shmk_kobj;
+static struct kset *shmk_kset;		/* uevents want one: its name is their subsystem */
 static struct kobject *pools_kobj;
 
 /* --------------------------------------------------------------- pool -- */
@@ -668,8 +668,6 @@ void shmk_sysfs_del(struct shmk_pool *pool)
 	mutex_unlock(&pool->sysfs.lock);
 }
 
-/* ------------------------------------------------------------- module -- */
-
 static ssize_t version_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
 	return sysfs_emit(buf, "%d\n", SHMK_ABI_VERSION);
@@ -677,30 +675,122 @@ static ssize_t version_show(struct kobject *kobj, struct kobj_attribute *attr, c
 
 static struct kobj_attribute version_attr = __ATTR_RO(version);
 
+/* ------------------------------------------------------------- uevents -- */
+
+#define UEVENT_VARS	8
+#define UEVENT_LEN	(SHMK_NAME_LEN + 16)
+
+struct uevent {
+	char text[UEVENT_VARS][UEVENT_LEN];
+	char *vars[UEVENT_VARS + 1];
+	unsigned int nr;
+};
+
+static __printf(2, 3) void uevent_add(struct uevent *u, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(u->text[u->nr], UEVENT_LEN, format, args);
+	va_end(args);
+	u->vars[u->nr] = u->text[u->nr];
+	u->nr++;
+}
+
+static const char *uevent_name(u32 type)
+{
+	switch (type) {
+	case SHMK_EV_CREATED:
+		return "created";
+	case SHMK_EV_DESTROYED:
+		return "destroyed";
+	case SHMK_EV_RESET:
+		return "reset";
+	case SHMK_EV_DIED:
+		return "died";
+	default:
+		return NULL;
+	}
+}
+
+static const char *reason_name(u32 reason)
+{
+	static const char *const names[SHMK_NR_REASONS] = {
+		[SHMK_REASON_EXITED]	= "exited",
+		[SHMK_REASON_KILLED]	= "killed",
+		[SHMK_REASON_EXEC]	= "exec",
+	};
+
+	return reason < SHMK_NR_REASONS && names[reason] ? names[reason] : "unknown";
+}
+
+/**
+ * shmk_sysfs_uevent() - tell udev and its like, if it is a matter for them; may sleep
+ * @event: of a pool that may be gone
+ * @id: of the pool
+ * @name: of the pool, empty if it has none
+ *
+ * Of all pools by the directory that is always there. Nothing depends on it, and nothing
+ * is in it that sysfs does not show to everybody: no pid, no user.
+ */
+void shmk_sysfs_uevent(const struct shmk_event *event, u64 id, const char *name)
+{
+	const char *what = uevent_name(event->type);
+	struct uevent u = { .nr = 0 };
+
+	if (!what)
+		return;
+	uevent_add(&u, "SHMK_EVENT=%s", what);
+	uevent_add(&u, "POOL_ID=%llu", id);
+	if (name[0])
+		uevent_add(&u, "POOL=%s", name);
+	if (event->type == SHMK_EV_DIED) {
+		uevent_add(&u, "PEER=%u", event->peer);
+		uevent_add(&u, "GENERATION=%u", event->gen);
+		uevent_add(&u, "REASON=%s", reason_name(event->reason));
+		uevent_add(&u, "CODE=%d", event->code);
+	}
+	kobject_uevent_env(pools_kobj, KOBJ_CHANGE, u.vars);
+}
+
+/* ------------------------------------------------------------- module -- */
+
+static void dir_release(struct kobject *kobj)
+{
+	kfree(kobj);
+}
+
+static const struct kobj_type dir_ktype = {
+	.sysfs_ops	= &kobj_sysfs_ops,
+	.release	= dir_release,
+};
+
+static int pools_add(void)
+{
+	pools_kobj = kzalloc(sizeof(*pools_kobj), GFP_KERNEL);
+	if (!pools_kobj)
+		return -ENOMEM;
+	pools_kobj->kset = shmk_kset;
+	return kobject_init_and_add(pools_kobj, &dir_ktype, NULL, "pools");
+}
+
 int shmk_sysfs_init(void)
 {
-	int err = -ENOMEM;
+	int err;
 
-	shmk_kobj = kobject_create_and_add("shmk", kernel_kobj);
-	if (!shmk_kobj)
+	shmk_kset = kset_create_and_add("shmk", NULL, kernel_kobj);
+	if (!shmk_kset)
 		return -ENOMEM;
-	pools_kobj = kobject_create_and_add("pools", shmk_kobj);
-	if (!pools_kobj)
-		goto put_shmk;
-	err = sysfs_create_file(shmk_kobj, &version_attr.attr);
+	err = pools_add();
+	if (!err)
+		err = sysfs_create_file(&shmk_kset->kobj, &version_attr.attr);
 	if (err)
-		goto put_pools;
-	return 0;
-
-put_pools:
-	kobject_put(pools_kobj);
-put_shmk:
-	kobject_put(shmk_kobj);
+		shmk_sysfs_exit();
 	return err;
 }
 
 void shmk_sysfs_exit(void)
 {
 	kobject_put(pools_kobj);
-	kobject_put(shmk_kobj);
+	kset_unregister(shmk_kset);
 }

@@ -10,6 +10,7 @@
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
+struct shmk_event;
 struct shmk_pool;
 struct shmk_status;
 
@@ -57,6 +58,7 @@ int shmk_sysfs_tables(struct shmk_pool *pool, const struct shmk_status *s);
 void shmk_sysfs_free(struct shmk_pool *pool);
 int shmk_sysfs_add(struct shmk_pool *pool);
 void shmk_sysfs_del(struct shmk_pool *pool);
+void shmk_sysfs_uevent(const struct shmk_event *event, u64 id, const char *name);
 void shmk_sysfs_changed(struct shmk_pool *pool, enum shmk_shown shown, u32 id);
 void shmk_sysfs_added(struct shmk_pool *pool, enum shmk_shown shown, u32 id);
 

@@ -2,6 +2,7 @@
 /*
  * sysfs_test.c - /sys/kernel/shmk shows what there is: of whom, to whom, and no longer.
  */
+#include <linux/netlink.h>
 #include <pthread.h>
 #include <sys/stat.h>
 
@@ -502,6 +503,99 @@ TEST_F_TIMEOUT(sysfs, readers_meet_who_comes_and_goes, 90)
 	STORE(&r.stop, true);
 	pthread_join(thread, NULL);
 	EXPECT_LT(0, r.reads);
+}
+
+/* ---- uevents ---- */
+
+static int uevents_open(void)
+{
+	struct sockaddr_nl addr = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
+
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&addr, sizeof(addr))) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/* The next of ours, its variables each with a newline before and behind it. */
+static bool uevent(int fd, char *got, size_t room)
+{
+	ssize_t n, i;
+
+	do {
+		if (test_poll(fd, POLLIN, PATIENCE_MS) < 0)
+			return false;
+		n = recv(fd, got + 1, room - 2, 0);
+		if (n <= 0)
+			return false;
+		got[0] = '\n';
+		got[n + 1] = '\0';
+		for (i = 1; i < n; i++)
+			if (!got[i])
+				got[i] = '\n';
+		got[n] = '\n';
+	} while (!strstr(got, "\nSUBSYSTEM=shmk\n"));
+	return true;
+}
+
+/* @vars: one to a line. */
+static bool has(const char *got, const char *vars)
+{
+	char want[64];
+	const char *end;
+
+	for (; *vars; vars = end + 1) {
+		end = strchr(vars, '\n');
+		snprintf(want, sizeof(want), "\n%.*s\n", (int)(end - vars), vars);
+		if (!strstr(got, want)) {
+			fprintf(stderr, "# no %.*s in%s", (int)(end - vars), vars, got);
+			return false;
+		}
+	}
+	return true;
+}
+
+TEST_F(sysfs, what_udev_wants_to_know_is_told)
+{
+	int fd = uevents_open(), how = SHMK_REASON_KILLED, other;
+	char got[2048], ids[64];
+	struct shmk_pool_info info;
+
+	ASSERT_LE(0, fd);
+	other = raw_pool_create(self->device, "sysfs-other", 1 << 20, 12);
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, raw_pool_info(other, &info));
+	snprintf(ids, sizeof(ids), "POOL_ID=%llu\nPOOL=sysfs-other\n",
+		 (unsigned long long)info.id);
+	do {
+		ASSERT_TRUE(uevent(fd, got, sizeof(got)));
+	} while (!strstr(got, "POOL=sysfs-other"));
+	EXPECT_TRUE(has(got, "ACTION=change\nSHMK_EVENT=created\nDEVPATH=/kernel/shmk/pools\n"));
+	EXPECT_TRUE(has(got, ids));
+	EXPECT_EQ(NULL, strstr(got, "PEER="));
+
+	EXPECT_EQ(-1000 - SIGKILL, test_child_run(ends, &how));
+	ASSERT_TRUE(uevent(fd, got, sizeof(got)));
+	EXPECT_TRUE(has(got, "SHMK_EVENT=died\nPOOL=" POOL "\nPEER=1\nGENERATION=1\n"
+			     "REASON=killed\nCODE=9\n"));
+	/* Just as little as sysfs tells to everybody. */
+	EXPECT_EQ(NULL, strstr(got, "PID="));
+	EXPECT_EQ(NULL, strstr(got, "UID="));
+	/* An orderly end is none of udev's business. */
+	how = SHMK_REASON_DETACHED;
+	EXPECT_EQ(0, test_child_run(ends, &how));
+	close(other);
+	ASSERT_TRUE(uevent(fd, got, sizeof(got)));
+	EXPECT_TRUE(has(got, "SHMK_EVENT=destroyed\n"));
+	EXPECT_TRUE(has(got, ids));
+	ASSERT_EQ(0, raw_pool_reset(self->device, POOL, 0));
+	ASSERT_TRUE(uevent(fd, got, sizeof(got)));
+	EXPECT_TRUE(has(got, "SHMK_EVENT=created\nPOOL=" POOL "\n"));
+	ASSERT_TRUE(uevent(fd, got, sizeof(got)));
+	EXPECT_TRUE(has(got, "SHMK_EVENT=reset\nPOOL=" POOL "\n"));
+	close(fd);
 }
 
 TEST_HARNESS_MAIN
