@@ -33,9 +33,9 @@ say = $(if $(Q),@printf '  %-7s %s\n' $(1) $(2))
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all lib tools bench bench-programs examples selftests modules
+.PHONY: all lib tools bench examples selftests modules
 
-all: lib tools bench-programs examples selftests modules
+all: lib tools examples selftests modules
 
 # ---- user space ----
 
@@ -103,17 +103,13 @@ $(B)/lib/libshmk.so: $(B)/lib/$(soname)
 # The tool is linked statically with the library: it has to work on a machine
 # where an installed library does not. The archive refers to libmnl weakly, for
 # which some linkers would drop it.
-tool_src := $(wildcard tools/*.c)
+own_bench := $(addprefix tools/bench/,limit.c self.c kernel.c cost.c)
+tool_src := $(wildcard tools/*.c) $(own_bench)
 # Other transports to compare with: built where their packages are, see selftests/deps.
-peer_src := tools/bench/zmq.c tools/bench/nng.c tools/bench/dpdk.c tools/bench/iceoryx.c \
-	tools/bench/ucx.c tools/bench/libfabric.c
-bench_src := $(wildcard tools/bench/*.c)
-bench_prog := $(patsubst tools/bench/%.c,$(B)/bench/%,$(filter-out $(peer_src),$(bench_src)))
 example_src := $(wildcard Documentation/examples/*.c)
 example_prog := $(patsubst Documentation/examples/%.c,$(B)/examples/%,$(example_src))
 
 tools: $(B)/bin/shmk
-bench-programs: $(bench_prog)
 examples: $(example_prog)
 
 $(call objs,tools,$(tool_src)): cflags += $(uring_cflags) -Itools
@@ -125,13 +121,6 @@ $(B)/bin/shmk: $(call objs,tools,$(tool_src)) $(B)/lib/libshmk.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(USER_CFLAGS) $(LDFLAGS) -o $@ $^ $(uring_libs) $(ncurses_libs) -pthread \
 		-Wl,--push-state,--no-as-needed $(mnl_libs) -Wl,--pop-state
-
-# They use the public header, as a user's program would.
-$(bench_prog): $(B)/bench/%: tools/bench/%.c tools/bench/bench.h $(B)/lib/libshmk.a Makefile
-	$(call say,CC,$@)
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(cflags) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ \
-		$< $(B)/lib/libshmk.a $(uring_libs) $(mnl_libs) -pthread -lm
 
 # $(1) name, $(2) a header that says it is there, $(3) flags
 define peer_rules
@@ -241,7 +230,7 @@ style:
 # ---- tests ----
 
 .PHONY: hosttest vmtest check demo
-hosttest: lib tools bench-programs examples selftests
+hosttest: lib tools examples selftests
 	+@selftests/vm/check host $(T)
 
 vmtest: all hooks
@@ -259,10 +248,15 @@ demo:
 bench:
 	+@selftests/deps build bench
 	+@$(MAKE) --no-print-directory bench-peers
-	@tools/bench/run $(BENCH)
+	@$(B)/bin/shmk bench --peers $(B)/bench -o $(B)/bench/results $(BENCH)
 
-.PHONY: bench-peers
-bench-peers: bench-programs $(peer_prog)
+.PHONY: bench-peers bench-report
+bench-peers: tools $(peer_prog)
+
+# Plots of the last run of make bench.
+bench-report:
+	+@selftests/deps build report
+	@tools/bench/report $(B)/bench/results $(B)/bench/report
 
 # Long modes; what is short of them is part of check.
 .PHONY: storm mutants explore fuzz

@@ -172,6 +172,15 @@ static const struct command {
 	  "export [-o FILE]\n"
 	  "  -o, --output FILE  replaced in one step, for the textfile collector\n"
 	  "      --queues       those of queues, too: attaches to each pool for a moment\n" },
+	{ "bench", cmd_bench, "how fast it is here, beside what the machine can do",
+	  "bench [OPTION...] [CASE...]\n"
+	  "  a CASE is MODE:BYTES (ping, stream, fan4x4; +touch, +sleep, +1000 peers and\n"
+	  "  queues, +16g of pool) or cost:WHAT; without one, all there are\n"
+	  "  -r, --rounds N     each so often, medians are printed; default 5\n"
+	  "      --pool URI     of the pools that it makes, default local:bench\n"
+	  "      --peers DIR    also the programs there, see tools/bench\n"
+	  "  -o, --output FILE  every single figure\n"
+	  "      --json         the medians as JSON\n" },
 	{ "doctor", cmd_doctor, "is this machine fit for shmk, and what to do about it",
 	  "doctor [--json]\n"
 	  "  status 1: there is a problem; each is told with the command that puts it right\n"

@@ -31,6 +31,7 @@ enum {
 	EXIT_CRASHED	= 8,	/* wait: it is over, but somebody died */
 };
 
+int cmd_bench(int argc, char **argv);
 int cmd_call(int argc, char **argv);
 int cmd_chaos(int argc, char **argv);
 int cmd_cleanup(int argc, char **argv);

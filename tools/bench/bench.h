@@ -3,21 +3,29 @@
  * bench.h - one harness for shmk and all its peers, so that they differ in
  * nothing but the transport.
  *
- *   PROGRAM TRANSPORT MODE BYTES [MESSAGES]
+ *   PROGRAM TRANSPORT MODE BYTES [MESSAGES]	PROGRAM --list: its transports
  *
- * Two processes, each on a processor of its own. A transport gives five
+ * Two processes, each on a processor of its own. A transport gives a few
  * functions; the harness gives time.
  *
  *   MODE    ping    one message to and fro. Prints one-way times: half of each
- *                   round trip, in ns: median, 99th and 99.9th percentile, least
+ *                   round trip, in ns: median, 99th and 99.9th percentile, least.
+ *                   Between its batches the same two processes hand over a bare
+ *                   cache line (with +sleep: wake each other by eventfd): "limit",
+ *                   and "x", how often that goes into the median. A machine that
+ *                   moves its processors about does so to both
  *           stream  side 0 sends, side 1 receives. Prints messages per second
  *                   and bytes per second, from the first sent (after a quarter
  *                   as many to warm up) to the last one confirmed by one message back
+ *           fanPxC  P processes send what C receive, from the moment when all are
+ *                   there to when the last one has its share. Nobody is pinned
  *   +touch  behind the mode: the sender writes every byte, the receiver reads
  *           every byte; else each touches the first eight only
  *   +sleep  behind that: the receiver sleeps in the kernel instead of polling;
  *           in ping, side 1 also waits 50 us before it answers, so that both
  *           sides really are asleep, and that time is taken off
+ *   +1000   shmk only: 1000 more peers and 1000 more queues are in the pool
+ *   +16g    shmk only: the pool has 16 GiB
  *
  * Output: one line, "TRANSPORT MODE BYTES key=value ...". A transport that
  * cannot run here exits with 4 and says why on stderr.
@@ -37,6 +45,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -48,8 +57,9 @@
 struct bench {
 	size_t		bytes;
 	unsigned long	messages;
-	bool		stream, touch, sleeps;
-	int		side;		/* 0 begins */
+	bool		stream, touch, sleeps, crowd, big;
+	int		senders, receivers;	/* fan: how many; else 0 */
+	int		side;			/* 0 begins */
 };
 
 struct transport {
@@ -66,6 +76,8 @@ struct transport {
 	void		(*recv_done)(struct bench *b);
 	/* Optional: before the processes end. */
 	void		(*close)(struct bench *b);
+	/* Several processes may have each side open. */
+	bool		many;
 };
 
 static inline __attribute__((noreturn, format(printf, 1, 2))) void bench_skip(const char *fmt, ...)
@@ -185,38 +197,131 @@ static int bench_less(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* What a round trip is measured against; made before the fork. */
+struct bench_line {
+	uint64_t	word;
+	unsigned char	text[56];
+} __attribute__((aligned(64)));
+
+/* By sender; not at the same place of a page, which would make a store and a load look alike. */
+static struct bench_line *bench_lines;
+#define BENCH_APART	(4096 / 64 + 5)
+static int bench_bell[2];			/* eventfds, by receiver */
+
+static inline void bench_limit_init(void)
+{
+	int i;
+
+	bench_lines = (struct bench_line *)bench_shared(3 * 4096);
+	for (i = 0; i < 2; i++)
+		bench_bell[i] = eventfd(0, EFD_SEMAPHORE);
+}
+
+static inline struct bench_line *bench_line(int side)
+{
+	return bench_lines + side * BENCH_APART;
+}
+
+static inline void bench_limit_put(struct bench *b)
+{
+	static uint64_t sent;
+	struct bench_line *l = bench_line(b->side);
+	uint64_t one = 1;
+
+	if (b->sleeps) {
+		while (write(bench_bell[!b->side], &one, sizeof(one)) < 0)
+			;
+		return;
+	}
+	memset(l->text, (int)sent, sizeof(l->text));
+	__atomic_store_n(&l->word, ++sent, __ATOMIC_RELEASE);
+}
+
+static inline void bench_limit_get(struct bench *b, uint64_t n)
+{
+	struct bench_line *l = bench_line(!b->side);
+	uint64_t got;
+
+	if (b->sleeps)
+		while (read(bench_bell[b->side], &got, sizeof(got)) < 0)
+			;
+	else
+		while (__atomic_load_n(&l->word, __ATOMIC_ACQUIRE) != n)
+			bench_relax();
+}
+
+/* Round trips; @t is NULL for the limit's. Side 0 notes in @took how long each was, in ticks. */
+static inline void bench_trips(const struct transport *t, struct bench *b, uint64_t first,
+			       unsigned int nr, uint64_t *took)
+{
+	uint64_t i, begin = 0;
+
+	for (i = first; i < first + nr; i++) {
+		if (!b->side)
+			begin = bench_ticks();
+		else if (t)
+			bench_get(t, b);
+		else
+			bench_limit_get(b, i + 1);
+		if (b->side)
+			bench_nap(b);
+		if (t)
+			bench_put(t, b, i);
+		else
+			bench_limit_put(b);
+		if (b->side)
+			continue;
+		if (t)
+			bench_get(t, b);
+		else
+			bench_limit_get(b, i + 1);
+		*took++ = bench_ticks() - begin;
+	}
+}
+
+#define BENCH_BATCH	200	/* round trips of each in turn */
+#define BENCH_COLD	8	/* of these are not counted */
+
+static inline double bench_one_way(uint64_t *took, unsigned long n, unsigned long rank, bool sleeps,
+				   double ns)
+{
+	double nap = sleeps ? BENCH_NAP : 0, trip = (double)took[rank < n ? rank : n - 1] * ns;
+
+	return (trip > nap ? trip - nap : 0) / 2;
+}
+
 static inline void bench_ping(const struct transport *t, struct bench *b, const char *mode)
 {
-	unsigned long i, warm = b->messages / 10 + 1;
-	uint64_t *took = (uint64_t *)malloc(sizeof(*took) * b->messages);
-	double ns = bench_tick_ns();
-	uint64_t begin;
+	unsigned int batch = b->sleeps ? BENCH_BATCH / 8 : BENCH_BATCH, kept = batch - BENCH_COLD;
+	unsigned long batches = b->messages / kept + 1, i, n = batches * kept;
+	uint64_t *took[2], round[BENCH_BATCH], done = 0;
+	double ns = bench_tick_ns(), median, limit;
 
-	for (i = 0; i < warm + b->messages; i++) {
-		if (b->side) {
-			bench_get(t, b);
-			bench_nap(b);
-			bench_put(t, b, i);
-			continue;
-		}
-		begin = bench_ticks();
-		bench_put(t, b, i);
-		bench_get(t, b);
-		if (i >= warm)
-			took[i - warm] = bench_ticks() - begin;
+	took[0] = (uint64_t *)malloc(sizeof(*took[0]) * n);
+	took[1] = (uint64_t *)malloc(sizeof(*took[1]) * n);
+	/* The first batch of each only warms up. */
+	for (i = 0; i <= batches; i++, done += batch) {
+		bench_trips(NULL, b, done, batch, round);
+		if (i)
+			memcpy(took[1] + (i - 1) * kept, round + BENCH_COLD, kept * sizeof(*round));
+		bench_trips(t, b, done, batch, round);
+		if (i)
+			memcpy(took[0] + (i - 1) * kept, round + BENCH_COLD, kept * sizeof(*round));
 	}
 	if (!b->side) {
-		uint64_t nap = b->sleeps ? (uint64_t)(BENCH_NAP / ns) : 0;
-		unsigned long n = b->messages;
-
-		qsort(took, n, sizeof(*took), bench_less);
-#define ONE_WAY(x) ((double)((x) - (nap < (x) ? nap : (x))) * ns / 2)
-		printf("%s %s %zu median=%.1f p99=%.1f p999=%.1f least=%.1f\n", t->name, mode,
-		       b->bytes, ONE_WAY(took[n / 2]), ONE_WAY(took[n - n / 100 - 1]),
-		       ONE_WAY(took[n - n / 1000 - 1]), ONE_WAY(took[0]));
-#undef ONE_WAY
+		qsort(took[0], n, sizeof(*took[0]), bench_less);
+		qsort(took[1], n, sizeof(*took[1]), bench_less);
+		median = bench_one_way(took[0], n, n / 2, b->sleeps, ns);
+		limit = bench_one_way(took[1], n, n / 2, b->sleeps, ns);
+		printf("%s %s %zu median=%.1f p99=%.1f p999=%.1f least=%.1f limit=%.1f limit99=%.1f x=%.3f\n",
+		       t->name, mode, b->bytes, median,
+		       bench_one_way(took[0], n, n - n / 100 - 1, b->sleeps, ns),
+		       bench_one_way(took[0], n, n - n / 1000 - 1, b->sleeps, ns),
+		       bench_one_way(took[0], n, 0, b->sleeps, ns), limit,
+		       bench_one_way(took[1], n, n - n / 100 - 1, b->sleeps, ns), median / limit);
 	}
-	free(took);
+	free(took[0]);
+	free(took[1]);
 }
 
 static inline void bench_stream(const struct transport *t, struct bench *b, const char *mode)
@@ -269,9 +374,85 @@ static inline void bench_side(const struct transport *t, struct bench *b, const 
 		t->close(b);
 }
 
+/* ------------------------------------------------------------------ fan -- */
+
+struct bench_fan {
+	int		ready, go, failed;
+	uint64_t	begin, end[64];
+};
+
+static inline void bench_fan_one(const struct transport *t, struct bench *b, struct bench_fan *f,
+				 int i)
+{
+	unsigned long share = b->messages / (unsigned long)(b->side ? b->receivers : b->senders), n;
+
+	b->stream = true;
+	t->open(b);
+	__atomic_add_fetch(&f->ready, 1, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&f->go, __ATOMIC_SEQ_CST))
+		usleep(1000);
+	for (n = 0; n < share; n++)
+		if (b->side)
+			bench_get(t, b);
+		else
+			bench_put(t, b, n);
+	f->end[i] = bench_now();
+	/* What nobody has taken yet must not go with its sender. */
+	__atomic_sub_fetch(&f->ready, 1, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&f->ready, __ATOMIC_SEQ_CST))
+		usleep(1000);
+}
+
+/* The first process only watches. */
+static inline int bench_fan(const struct transport *t, struct bench *b, const char *mode)
+{
+	struct bench_fan *f = (struct bench_fan *)bench_shared(sizeof(*f));
+	int i, all = b->senders + b->receivers, status, bad = 0;
+	uint64_t end = 0;
+	double s;
+
+	b->messages -= b->messages % (unsigned long)(b->senders * b->receivers);
+	for (i = 0; i < all; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			bench_die("fork: %s", strerror(errno));
+		if (pid)
+			continue;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		b->side = i >= b->senders;
+		bench_fan_one(t, b, f, i);
+		_exit(0);
+	}
+	while (__atomic_load_n(&f->ready, __ATOMIC_SEQ_CST) < all) {
+		if (waitpid(-1, &status, WNOHANG) > 0)
+			bench_die("one of them ended with status %#x", status);
+		usleep(1000);
+	}
+	f->begin = bench_now();
+	__atomic_store_n(&f->go, 1, __ATOMIC_SEQ_CST);
+	for (i = 0; i < all; i++)
+		if (wait(&status) > 0 && status)
+			bad = status;
+	if (bad)
+		bench_die("one of them ended with status %#x", bad);
+	for (i = b->senders; i < all; i++)
+		end = f->end[i] > end ? f->end[i] : end;
+	s = (double)(end - f->begin) / 1e9;
+	printf("%s %s %zu rate=%.0f bandwidth=%.0f\n", t->name, mode, b->bytes,
+	       (double)b->messages / s, (double)b->messages * (double)b->bytes / s);
+	if (t->close)
+		t->close(b);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ all -- */
+
 /* How many messages, if nobody says: slow transports need not take minutes. */
 static inline unsigned long bench_messages(const struct bench *b)
 {
+	if (b->senders)
+		return 100000;
 	if (b->sleeps && !b->stream)
 		return 2000;
 	if (b->bytes >= 1 << 20)
@@ -281,32 +462,50 @@ static inline unsigned long bench_messages(const struct bench *b)
 	return b->stream ? 500000 : 20000;
 }
 
-static inline int bench_main(const struct transport *const *list, int argc, char **argv)
+static inline bool bench_mode(struct bench *b, const char *mode)
 {
-	struct bench b = {};
+	char rest[32] = "";
+	char *at, *part;
+	int skip = 0;
+
+	b->stream = !strncmp(mode, "stream", 6);
+	if (sscanf(mode, "fan%dx%d%n", &b->senders, &b->receivers, &skip) == 2) {
+		if (b->senders < 1 || b->receivers < 1 || b->senders + b->receivers > 64)
+			return false;
+		mode += skip;
+	} else if (b->stream || !strncmp(mode, "ping", 4)) {
+		b->senders = b->receivers = 0;
+		mode += b->stream ? 6 : 4;
+	} else {
+		return false;
+	}
+	if (*mode && *mode != '+')
+		return false;
+	snprintf(rest, sizeof(rest), "%s", mode);
+	for (at = rest; (part = strtok_r(at, "+", &at));) {
+		bool *flag = !strcmp(part, "touch") ? &b->touch : !strcmp(part, "sleep") ? &b->sleeps :
+			     !strcmp(part, "1000") ? &b->crowd : !strcmp(part, "16g") ? &b->big : NULL;
+
+		if (!flag)
+			return false;
+		*flag = true;
+	}
+	return true;
+}
+
+static inline int bench_pair(const struct transport *t, struct bench *b, const char *mode)
+{
 	int status;
 	pid_t pid;
 
-	while (argc > 1 && *list && strcmp((*list)->name, argv[1]))
-		list++;
-	if (argc < 4 || !*list || (strncmp(argv[2], "ping", 4) && strncmp(argv[2], "stream", 6)))
-		bench_die("usage: %s TRANSPORT ping|stream[+touch][+sleep] BYTES [MESSAGES]", argv[0]);
-	b.stream = !strncmp(argv[2], "stream", 6);
-	b.touch = strstr(argv[2], "+touch");
-	b.sleeps = strstr(argv[2], "+sleep");
-	b.bytes = strtoul(argv[3], NULL, 0);
-	if (b.bytes < 8 || b.bytes % 8)
-		bench_die("a multiple of 8 bytes");
-	b.messages = argc > 4 ? strtoul(argv[4], NULL, 0) : bench_messages(&b);
-	(*list)->init(&b);
-	fflush(NULL);
+	bench_limit_init();
 	pid = fork();
 	if (pid < 0)
 		bench_die("fork: %s", strerror(errno));
-	b.side = !pid;
+	b->side = !pid;
 	if (!pid)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-	bench_side(*list, &b, argv[2]);
+	bench_side(t, b, mode);
 	if (!pid)
 		_exit(0);
 	if (waitpid(pid, &status, 0) != pid || status) {
@@ -314,6 +513,33 @@ static inline int bench_main(const struct transport *const *list, int argc, char
 		return WIFEXITED(status) && WEXITSTATUS(status) == BENCH_SKIP ? BENCH_SKIP : 1;
 	}
 	return 0;
+}
+
+static inline int bench_main(const struct transport *const *list, int argc, char **argv)
+{
+	struct bench b = {};
+
+	if (argc == 2 && !strcmp(argv[1], "--list")) {
+		for (; *list; list++)
+			puts((*list)->name);
+		return 0;
+	}
+	while (argc > 1 && *list && strcmp((*list)->name, argv[1]))
+		list++;
+	if (argc < 4 || !*list || !bench_mode(&b, argv[2]))
+		bench_die("usage: %s TRANSPORT ping|stream|fanPxC[+touch][+sleep] BYTES [MESSAGES]",
+			  argv[0]);
+	b.bytes = strtoul(argv[3], NULL, 0);
+	if (b.bytes < 8 || b.bytes % 8)
+		bench_die("a multiple of 8 bytes");
+	b.messages = argc > 4 ? strtoul(argv[4], NULL, 0) : bench_messages(&b);
+	if ((b.crowd || b.big) && strncmp((*list)->name, "shmk", 4))
+		bench_skip("of shmk only");
+	if (b.senders && !(*list)->many)
+		bench_skip("one sender and one receiver only");
+	(*list)->init(&b);
+	fflush(NULL);
+	return b.senders ? bench_fan(*list, &b, argv[2]) : bench_pair(*list, &b, argv[2]);
 }
 
 #endif

@@ -66,10 +66,12 @@ static void done(struct bench *)
 static void stop(struct bench *b)
 {
 	ipc::message_queue::remove(name[b->side]);
+	if (b->senders)
+		ipc::message_queue::remove(name[1]);
 }
 
 static const struct transport transport = {
-	"boost", start, join, loan, put, get, done, stop };
+	"boost", start, join, loan, put, get, done, stop, true };
 
 int main(int argc, char **argv)
 {

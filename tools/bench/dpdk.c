@@ -84,8 +84,8 @@ static void done(struct bench *b)
 	rte_ring_enqueue(empty[!b->side], in);
 }
 
-static const struct transport sp = { "dpdk-sp", start_sp, join, loan, put, get, done, NULL };
-static const struct transport mp = { "dpdk-mp", start_mp, join, loan, put, get, done, NULL };
+static const struct transport sp = { "dpdk-sp", start_sp, join, loan, put, get, done, NULL, false };
+static const struct transport mp = { "dpdk-mp", start_mp, join, loan, put, get, done, NULL, true };
 
 int main(int argc, char **argv)
 {

@@ -121,12 +121,13 @@ static void stop(struct bench *b)
 	if (b->side)
 		return;
 	usleep(100000);
-	kill(roudi, SIGTERM);
+	/* When asked to end, RouDi ends whoever has ever been registered. */
+	kill(roudi, SIGKILL);
 	waitpid(roudi, NULL, 0);
 }
 
 static const struct transport transport = {
-	"iceoryx", start, join, loan, put, get, done, stop };
+	"iceoryx", start, join, loan, put, get, done, stop, false };
 
 int main(int argc, char **argv)
 {

@@ -127,7 +127,7 @@ static void stop(struct bench *b)
 	fi_close(&ep->fid);
 }
 
-static const struct transport transport = { "libfabric", start, join, loan, put, get, done, stop };
+static const struct transport transport = { "libfabric", start, join, loan, put, get, done, stop, false };
 
 int main(int argc, char **argv)
 {

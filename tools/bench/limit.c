@@ -8,6 +8,7 @@
  *           another in one process
  */
 #include "bench.h"
+#include "own.h"
 
 #define LINE	64
 #define SLOTS	256
@@ -27,8 +28,8 @@ static void line_init(struct bench *b)
 {
 	int i;
 
-	if (b->bytes > LINE)
-		bench_skip("one line only");
+	if (b->bytes > LINE || b->sleeps)
+		bench_skip("one line, polled, only");
 	for (i = 0; i < 2; i++) {
 		line.ring[i] = bench_shared(SLOTS * sizeof(struct line));
 		line.done[i] = bench_shared(4096);
@@ -76,7 +77,7 @@ static void line_recv_done(struct bench *b)
 }
 
 static const struct transport line_transport = {
-	"line", line_init, line_open, line_loan, line_send, line_recv, line_recv_done, NULL,
+	"line", line_init, line_open, line_loan, line_send, line_recv, line_recv_done, NULL, false,
 };
 
 /* ---------------------------------------------------------------- copy -- */
@@ -123,12 +124,7 @@ static void copy_recv_done(struct bench *b)
 }
 
 static const struct transport copy_transport = {
-	"copy", copy_init, copy_open, copy_loan, copy_send, copy_recv, copy_recv_done, NULL,
+	"copy", copy_init, copy_open, copy_loan, copy_send, copy_recv, copy_recv_done, NULL, false,
 };
 
-int main(int argc, char **argv)
-{
-	static const struct transport *const list[] = { &line_transport, &copy_transport, NULL };
-
-	return bench_main(list, argc, argv);
-}
+const struct transport *const limit_transports[] = { &line_transport, &copy_transport, NULL };

@@ -75,7 +75,7 @@ static void nng_stop(struct bench *b)
 }
 
 static const struct transport transport = {
-	"nng", nng_start, nng_join, nng_loan, nng_put, nng_get, nng_done, nng_stop };
+	"nng", nng_start, nng_join, nng_loan, nng_put, nng_get, nng_done, nng_stop, false };
 
 int main(int argc, char **argv)
 {

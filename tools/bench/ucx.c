@@ -105,7 +105,7 @@ static void stop(struct bench *b)
 		ucp_worker_progress(worker);
 }
 
-static const struct transport transport = { "ucx", start, join, loan, put, get, done, stop };
+static const struct transport transport = { "ucx", start, join, loan, put, get, done, stop, false };
 
 int main(int argc, char **argv)
 {

@@ -72,7 +72,7 @@ static void zmq_stop(struct bench *b)
 }
 
 static const struct transport transport = {
-	"zeromq", zmq_start, zmq_open, zmq_loan, zmq_put, zmq_get, zmq_done, zmq_stop };
+	"zeromq", zmq_start, zmq_open, zmq_loan, zmq_put, zmq_get, zmq_done, zmq_stop, false };
 
 int main(int argc, char **argv)
 {
