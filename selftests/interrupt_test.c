@@ -441,9 +441,25 @@ static void mail_make(struct place *at)
 		CHECK(!shmk_mail_send_copy(at->s, shmk_self(at->other), 0, 1, "x", 1, SHMK_TRY));
 }
 
+static int is_ours(const struct shmk_pool_stat *st, void *arg)
+{
+	(void)arg;
+	return !strcmp(st->name, strchr(pool_uri, ':') + 1);
+}
+
+/* Who detaches on a busy machine may leave the end to a worker; until then who comes joins. */
+static void until_gone(void)
+{
+	int64_t end = watchdog();
+
+	while (shmk_pool_list(module_backend() ? "shmk" : "local", is_ours, NULL) == 1 && now_ns() < end)
+		usleep(1000);
+}
+
 static void place_make(struct place *at)
 {
 	memset(at, 0, sizeof(*at));
+	until_gone();
 	at->s = join_spinning(0, 0);
 	at->other = join();
 	at->empty = queue(at->s, "empty", 2);

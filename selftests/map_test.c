@@ -40,18 +40,12 @@ FIXTURE_VARIANT(map)
 FIXTURE_VARIANT_ADD(map, pages_4k) { .page_shift = 12 };
 FIXTURE_VARIANT_ADD(map, pages_2m) { .page_shift = 21 };
 
-/* Kernels with PREEMPT_RT, for one, have no large mappings, and no pools of large pages. */
-static bool has_pmds(void)
-{
-	return !access("/sys/kernel/mm/transparent_hugepage", F_OK);
-}
-
 FIXTURE_SETUP(map)
 {
 	self->dev = raw_device();
 	ASSERT_LE(0, self->dev);
 	self->pool = raw_pool_create(self->dev, NULL, POOL_BYTES, variant->page_shift);
-	if (variant->page_shift == 21 && !has_pmds()) {
+	if (variant->page_shift == 21 && !raw_has_pmds()) {
 		EXPECT_EQ(-EOPNOTSUPP, self->pool);
 		SKIP(return, "this kernel has no transparent huge pages");
 	}

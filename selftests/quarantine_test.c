@@ -60,6 +60,10 @@ FIXTURE_SETUP(quarantine)
 	self->pool.page_bytes = variant->page_bytes;
 	self->pool.nr_peers = 2;
 	ASSERT_EQ(0, pipe2(self->pipe, O_CLOEXEC));
+	if (variant->page_bytes == 2 << 20 && access("/sys/kernel/mm/transparent_hugepage", F_OK)) {
+		EXPECT_EQ(-EOPNOTSUPP, fix_attach(self));
+		SKIP(return, "this kernel has no transparent huge pages");
+	}
 }
 
 FIXTURE_TEARDOWN(quarantine)

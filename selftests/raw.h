@@ -49,6 +49,12 @@ static inline struct shmk_pool_create raw_pool_args(const char *name, uint64_t b
 	return a;
 }
 
+/* Kernels with PREEMPT_RT, for one, have no large mappings, and no pools of large pages. */
+static inline bool raw_has_pmds(void)
+{
+	return !access("/sys/kernel/mm/transparent_hugepage", F_OK);
+}
+
 static inline int raw_pool_create(int dev, const char *name, uint64_t bytes, uint32_t page_shift)
 {
 	struct shmk_pool_create a = raw_pool_args(name, bytes, page_shift);
