@@ -3,8 +3,9 @@
  * device_fuzz.c - /dev/shmk and all files that it makes, under calls that make sense
  * only in part: commands with arguments that are right but for some bytes, too short,
  * too long, or run into memory that is not there; mappings of odd places and sizes,
- * moved, cut, shared with children; poll, epoll, io_uring; forks, execs, namespaces and kills
- * in between. Processes share their files, so that they meet.
+ * moved, cut, shared with children; poll, epoll, io_uring; netlink messages with attributes
+ * that are missing, odd, there twice, and dumps that nobody reads to their end; forks, execs,
+ * namespaces and kills in between. Processes share their files, so that they meet.
  *
  * churn_test makes mostly plausible calls, many of them; here it is the odd one that
  * counts. The kernel has to be silent (see vm/init), each process has to go on, and
@@ -24,6 +25,7 @@
 #include <time.h>
 
 #include "raw.h"
+#include "genl.h"
 #include "kselftest_harness.h"
 
 #ifndef MADV_COLLAPSE
@@ -36,7 +38,7 @@
 #define STUCK_S		30
 
 /* What a process has got done, for its parent. */
-enum { CALLS, GOOD, FILES, MAPPED, URING, CHILDREN, NR_COUNTS };
+enum { CALLS, GOOD, FILES, MAPPED, URING, ASKED, ANSWERED, DUMPED, CHILDREN, NR_COUNTS };
 static atomic_ulong *counts;		/* NR_COUNTS, then one of steps per process */
 
 enum { DEVICE = 1, POOL = 2, ATTACHMENT = 4, OTHER = 8, ANY = 15 };
@@ -424,6 +426,180 @@ static void uring_call(void)
 	}
 }
 
+/* ------------------------------------------------------------ netlink -- */
+
+#define ASK_BYTES	4096
+
+static struct genl genl;	/* of this process's namespace; nl NULL: none */
+static char ask[ASK_BYTES];
+
+/* What each command may have, by number: the others are for it to refuse. */
+static const struct asked {
+	uint8_t cmd, nr;
+	struct { uint8_t type, how; } attr[10];	/* how: 's', 4, 8, 0 */
+} asks[] = {
+	{ SHMK_CMD_POOL_GET, 2, { { SHMK_A_POOL_ID, 8 }, { SHMK_A_POOL_NAME, 's' } } },
+	{ SHMK_CMD_PEER_GET, 3, { { SHMK_A_PEER_POOL_ID, 8 }, { SHMK_A_PEER_POOL_NAME, 's' },
+				  { SHMK_A_PEER_ID, 4 } } },
+	{ SHMK_CMD_QUEUE_GET, 4, { { SHMK_A_QUEUE_POOL_ID, 8 }, { SHMK_A_QUEUE_POOL_NAME, 's' },
+				   { SHMK_A_QUEUE_ID, 4 }, { SHMK_A_QUEUE_NAME, 's' } } },
+	{ SHMK_CMD_TOPIC_GET, 4, { { SHMK_A_QUEUE_POOL_ID, 8 }, { SHMK_A_QUEUE_POOL_NAME, 's' },
+				   { SHMK_A_QUEUE_ID, 4 }, { SHMK_A_QUEUE_NAME, 's' } } },
+	{ SHMK_CMD_POOL_CREATE, 8, { { SHMK_A_POOL_NAME, 's' }, { SHMK_A_POOL_BYTES, 'b' },
+				     { SHMK_A_POOL_NR_PEERS, 4 }, { SHMK_A_POOL_NR_QUEUES, 4 },
+				     { SHMK_A_POOL_PAGE_SHIFT, 4 }, { SHMK_A_POOL_MODE, 4 },
+				     { SHMK_A_POOL_RINGS_BYTES, 'b' }, { SHMK_A_POOL_UID, 4 } } },
+	{ SHMK_CMD_POOL_DESTROY, 1, { { SHMK_A_POOL_NAME, 's' } } },
+	{ SHMK_CMD_POOL_DESTROY, 1, { { SHMK_A_POOL_NAME, 's' } } },
+	{ SHMK_CMD_POOL_RESET, 2, { { SHMK_A_POOL_NAME, 's' }, { SHMK_A_POOL_FORCE, 0 } } },
+	{ SHMK_CMD_EVENT, 0, { } },
+};
+
+static char *put_attr(char *at, uint16_t type, const void *value, size_t len)
+{
+	struct nlattr a = { .nla_len = (uint16_t)(sizeof(a) + len), .nla_type = type };
+
+	if (at + sizeof(a) + len + 4 > ask + ASK_BYTES)
+		return at;
+	memcpy(at, &a, sizeof(a));
+	memcpy(at + sizeof(a), value, len);
+	return at + sizeof(a) + MNL_ALIGN(len);
+}
+
+/* As it should be; sizes stay small, for the machine's memory is not what this is about. */
+static char *put_right(char *at, uint8_t type, uint8_t how)
+{
+	uint64_t number = type == SHMK_A_POOL_PAGE_SHIFT && how == 4 ? 12 : rnd(5);
+	char name[8];
+
+	switch (how) {
+	case 's':
+		sprintf(name, "fuzz-%c", 'a' + (char)rnd(4));
+		return put_attr(at, type, name, strlen(name) + 1);
+	case 'b':
+		number = (1 + rnd(4)) * MiB;
+		return put_attr(at, type, &number, 8);
+	default:
+		return put_attr(at, type, &number, how);
+	}
+}
+
+/* Any type, of any length, perhaps with others inside, perhaps with a length that lies. */
+static char *put_odd(char *at)
+{
+	uint16_t type = (uint16_t)(rnd(40) | (rnd(8) ? 0 : NLA_F_NESTED) | (rnd(20) ? 0 : NLA_F_NET_BYTEORDER));
+	uint64_t number = odd_number();
+	char text[300], *begin = at;
+
+	/* A size of a pool is not to be had by chance. */
+	number = number > 8 * MiB && number < 1ULL << 44 ? number % (8 * MiB) : number;
+	memset(text, 'a' + (char)rnd(3), sizeof(text));
+	switch (rnd(5)) {
+	case 0:
+		at = put_attr(at, type, &number, 1 + rnd(8));
+		break;
+	case 1:
+		at = put_attr(at, type, &number, 8);
+		break;
+	case 2:		/* a string without an end */
+		at = put_attr(at, type, text, rnd(sizeof(text)));
+		break;
+	case 3:
+		at = put_attr(at, type | NLA_F_NESTED, "", 0);
+		for (uint32_t n = rnd(4); n; n--)
+			at = put_attr(at, (uint16_t)rnd(40), &number, rnd(9));
+		((struct nlattr *)(void *)begin)->nla_len = (uint16_t)(at - begin);
+		break;
+	default:
+		at = put_attr(at, type, text, 0);
+	}
+	if (rnd(10) == 0 && at > begin)
+		((struct nlattr *)(void *)begin)->nla_len = (uint16_t)odd_number();
+	return at;
+}
+
+static size_t ask_make(void)
+{
+	const struct asked *a = &asks[rnd(sizeof(asks) / sizeof(*asks))];
+	struct nlmsghdr *nlh = (void *)ask;
+	struct genlmsghdr *g;
+	char *at;
+
+	memset(ask, 0, sizeof(ask));
+	nlh->nlmsg_type = rnd(30) ? genl.family : (uint16_t)rnd(40);
+	nlh->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | (rnd(2) ? NLM_F_ACK : 0));
+	if (a->cmd <= SHMK_CMD_TOPIC_GET && rnd(3) == 0)
+		nlh->nlmsg_flags |= NLM_F_DUMP;
+	if (rnd(20) == 0)
+		nlh->nlmsg_flags = (uint16_t)rnd64();
+	nlh->nlmsg_seq = ++genl.seq;
+	g = (void *)(nlh + 1);
+	g->cmd = rnd(30) ? a->cmd : (uint8_t)rnd(20);
+	g->version = rnd(10) ? 1 : (uint8_t)rnd(4);
+	g->reserved = rnd(30) ? 0 : (uint16_t)rnd64();
+	at = (char *)(g + 1);
+	for (uint32_t i = 0; i < a->nr; i++)
+		if (rnd(4))
+			at = put_right(at, a->attr[i].type, a->attr[i].how);
+	while (rnd(3) == 0)
+		at = rnd(2) || !a->nr ? put_odd(at) : put_right(at, a->attr[0].type, a->attr[0].how);
+	nlh->nlmsg_len = (uint32_t)(at - ask);
+	if (rnd(20) == 0)
+		nlh->nlmsg_len = (uint32_t)odd_number();
+	return (size_t)(at - ask);
+}
+
+/* Some of the answers, or none; what is left the next ones come behind, or the end. */
+static void ask_hear(int fd)
+{
+	static char buf[GENL_BUF];
+	size_t room = rnd(3) ? sizeof(buf) : rnd(300);
+	const struct nlmsghdr *nlh = (const void *)buf;
+
+	for (uint32_t n = rnd(8); n; n--) {
+		ssize_t len = recv(fd, buf, room, MSG_DONTWAIT);
+
+		if (len < 0)
+			return;
+		if (len >= (ssize_t)sizeof(*nlh) && nlh->nlmsg_type == genl.family)
+			atomic_fetch_add(&counts[nlh->nlmsg_flags & NLM_F_MULTI ? DUMPED : ANSWERED], 1);
+	}
+}
+
+static void netlink_option(int fd)
+{
+	static const int options[] = { NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK,
+				       NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP,
+				       NETLINK_BROADCAST_ERROR, NETLINK_NO_ENOBUFS };
+	int option = options[rnd(7)];
+	int value = option == NETLINK_ADD_MEMBERSHIP || option == NETLINK_DROP_MEMBERSHIP ?
+		    (int)genl.group[rnd(2)] : (int)rnd(2), room = 4096;
+
+	setsockopt(fd, SOL_NETLINK, option, &value, sizeof(value));
+	if (rnd(4) == 0)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+}
+
+static void netlink_call(void)
+{
+	int fd;
+
+	if (!genl.nl && genl_open(&genl))
+		return;
+	fd = mnl_socket_get_fd(genl.nl);
+	if (rnd(10) == 0)
+		netlink_option(fd);
+	for (uint32_t n = 1 + rnd(3); n; n--) {
+		if (send(fd, ask, ask_make(), MSG_DONTWAIT) > 0)
+			atomic_fetch_add(&counts[ASKED], 1);
+		if (rnd(3))
+			ask_hear(fd);
+	}
+	/* In the middle of a dump, perhaps. */
+	if (rnd(20) == 0)
+		genl_close(&genl);
+}
+
 /* ---------------------------------------------------------- processes -- */
 
 static void step(void);
@@ -438,6 +614,7 @@ static void short_life(void)
 		fds[0] = raw_device();	/* of the new namespace, if it is one */
 	}
 	ring_there = false;	/* the parent's */
+	genl_close(&genl);
 	for (uint32_t n = rnd(40); n; n--)
 		step();
 	switch (rnd(4)) {
@@ -473,10 +650,12 @@ static void child_make(void)
 
 static void step(void)
 {
-	uint32_t n = rnd(100);
+	uint32_t n = rnd(115);
 
 	if (n < 50)
 		command();
+	else if (n >= 100)
+		netlink_call();
 	else if (n < 65)
 		map_new();
 	else if (n < 80)
@@ -602,6 +781,8 @@ TEST_F_TIMEOUT(device, survives_calls_that_make_sense_only_in_part, 100000)
 	TH_LOG("%u processes; commands %lu, good %lu, files %lu, mappings %lu, io_uring %lu, children %lu",
 	       nr, counts[CALLS], counts[GOOD], counts[FILES], counts[MAPPED], counts[URING],
 	       counts[CHILDREN]);
+	TH_LOG("netlink: requests %lu, answers %lu, dumps' messages %lu", counts[ASKED],
+	       counts[ANSWERED], counts[DUMPED]);
 	for (int i = 0; i < NR_COUNTS; i++) {
 		EXPECT_LT(0, counts[i])
 			TH_LOG("count %d", i);
