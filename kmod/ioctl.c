@@ -72,6 +72,7 @@ struct call {
 		struct shmk_bell bell;
 		struct shmk_peer_info peer_info;
 		struct shmk_capsule capsule;
+		struct shmk_deadline deadline;
 	} arg;
 };
 
@@ -360,6 +361,18 @@ static int run_unsubscribe(struct call *c)
 	return shmk_topic_unsubscribe(peer, a->id, a->row);
 }
 
+static int run_deadline(struct call *c)
+{
+	const struct shmk_deadline *a = &c->arg.deadline;
+	struct shmk_peer *peer = own_peer(c);
+
+	if (a->flags || a->reserved || a->ms > SHMK_DEADLINE_MAX)
+		return -EINVAL;
+	if (IS_ERR(peer))
+		return PTR_ERR(peer);
+	return shmk_deadline_set(peer, a->ms);
+}
+
 static int run_release(struct call *c)
 {
 	struct shmk_peer *peer = own_peer(c);
@@ -469,6 +482,8 @@ static const struct command commands[] = {
 		ON_ATTACHMENT, .run = run_release },
 	[_IOC_NR(SHMK_IOC_QUEUE_DRAIN)] = {
 		ON_ATTACHMENT, ARG(queue_close), .run = run_queue_drain },
+	[_IOC_NR(SHMK_IOC_DEADLINE)] = {
+		ON_ATTACHMENT, ARG(deadline), .run = run_deadline },
 };
 
 static const struct command *find_command(unsigned int cmd, u8 on)
@@ -569,6 +584,7 @@ static void check_abi(void)
 	BUILD_BUG_ON(sizeof(struct shmk_bell_cmd) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_peer_info) != 56);
 	BUILD_BUG_ON(sizeof(struct shmk_capsule) != 1104);
+	BUILD_BUG_ON(sizeof(struct shmk_deadline) != 16);
 	BUILD_BUG_ON(sizeof(struct shmk_event) != 112);
 	BUILD_BUG_ON(sizeof(struct shmk_peer_status) != 32);
 	BUILD_BUG_ON(sizeof(struct shmk_queue_status) != 120);

@@ -312,7 +312,8 @@ struct shmk_peer *shmk_peer_create(struct shmk_pool *pool, struct shmk_attach *a
 	return peer;
 }
 
-static void tell(struct shmk_peer *peer, struct shmk_event *event)
+/* Of what has happened to it; the caller wakes the readers. */
+void shmk_peer_tell(struct shmk_peer *peer, struct shmk_event *event)
 {
 	event->peer = peer->id;
 	event->gen = peer->gen;
@@ -342,7 +343,7 @@ static void publish_locked(struct shmk_peer *peer)
 	shmk_pool_count_locked(pool, &s->peers_now, 1);
 	shmk_pool_count_locked(pool, &s->attaches, 1);
 	shmk_pool_count_locked(pool, &s->epoch, 1);
-	tell(peer, &event);
+	shmk_peer_tell(peer, &event);
 	trace_shmk_attach(peer);
 }
 
@@ -525,7 +526,7 @@ static void end_finish(struct shmk_peer *peer)
 	/* Who sees NONE sees all entries settled. */
 	smp_store_release(&pool->peer_status[peer->id].word, status_word(peer, SHMK_PEER_NONE));
 	id_free_locked(peer);
-	tell(peer, &event);
+	shmk_peer_tell(peer, &event);
 	shmk_sysfs_changed(pool, SHMK_SHOWN_PEERS, peer->id);
 	spin_unlock(&pool->lock);
 	trace_shmk_settled(peer, ktime_get_ns() - peer->began_ns);
@@ -692,7 +693,7 @@ static void info_locked(struct shmk_peer *peer, struct shmk_peer_info *info)
 	info->peer = peer->id;
 	info->gen = peer->gen;
 	info->state = SHMK_PEER_STATE(peer->pool->peer_status[peer->id].word);
-	info->flags = peer->rdonly ? SHMK_PEER_RDONLY : 0;
+	info->flags = (peer->rdonly ? SHMK_PEER_RDONLY : 0) | (peer->stuck ? SHMK_PEER_STUCK : 0);
 	info->nr_entries = peer->nr_entries;
 	info->attached_ns = peer->attached_ns;
 	info->pid = pid_nr_ns(peer->pid, task_active_pid_ns(current));

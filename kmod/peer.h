@@ -74,6 +74,12 @@ struct shmk_peer {
 
 	u32 *opens;			/* by queue id, how often; pool->lock */
 
+	/* deadline.c; pool->lock. */
+	u32 deadline_ms;		/* 0: none */
+	bool stuck;
+	u64 beats;			/* as seen last, and */
+	u64 moved_ns;			/* when that was another value than before */
+
 	/* The ender's alone. */
 	struct work_struct work;
 	bool charged;			/* counts for @user; before, of who attaches */
@@ -91,6 +97,7 @@ void shmk_peer_publish(struct shmk_peer *peer);
 int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping);
 void shmk_peer_close(struct shmk_peer *peer);
 int shmk_peer_info(struct shmk_pool *pool, struct shmk_peer_info *info);
+void shmk_peer_tell(struct shmk_peer *peer, struct shmk_event *event);
 int shmk_peer_held(struct shmk_pool *pool, u32 id, u32 gen, struct shmk_settled *held);
 
 static inline bool shmk_peer_alive(const struct shmk_peer *peer)
@@ -107,6 +114,12 @@ static inline bool shmk_peer_is_mm(const struct shmk_peer *peer,
 
 int shmk_peers_init(void);
 void shmk_peers_exit(void);
+
+/* deadline.c */
+int shmk_deadline_set(struct shmk_peer *peer, u32 ms);
+int shmk_deadline_get(struct shmk_pool *pool, u32 id, u32 gen);
+void shmk_deadlines_prepare(struct shmk_pool *pool);
+void shmk_deadlines_exit(struct shmk_pool *pool);
 
 /* map.c */
 struct file *shmk_attachment_file(struct shmk_peer *peer);

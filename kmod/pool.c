@@ -425,6 +425,7 @@ static void take_apart(struct shmk_pool *pool)
 	u32 i;
 
 	shmk_quarantine_exit(pool);
+	shmk_deadlines_exit(pool);
 	shmk_region_free(&pool->data);
 	shmk_region_free(&pool->control);
 	for (i = 0; pool->ledgers && pool->status && i <= pool->status->nr_peers; i++)
@@ -459,6 +460,7 @@ static struct shmk_pool *pool_alloc(const struct shmk_pool_create *args,
 	pool->node = args->node;
 	pool->mode = args->mode;
 	shmk_quarantine_prepare(pool);
+	shmk_deadlines_prepare(pool);
 	shmk_sysfs_prepare(pool);
 	return pool;
 }

@@ -27,6 +27,7 @@
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/uidgid.h>
+#include <linux/workqueue.h>
 #include <uapi/linux/shmk.h>
 
 #include "capsule.h"
@@ -111,6 +112,7 @@ struct shmk_pool {
 	struct shmk_events events;
 	struct shmk_capsules capsules;
 	struct shmk_quarantine quarantine;
+	struct delayed_work deadlines;	/* deadline.c: the next look */
 };
 
 /* Parameters of the module, see main.c. 0: no limit. */

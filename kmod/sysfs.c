@@ -261,6 +261,17 @@ PEER_ATTR(state, "%s", info.state == SHMK_PEER_ALIVE ? "alive" : "settling");
 PEER_ATTR(read_only, "%d", !!(info.flags & SHMK_PEER_RDONLY));
 PEER_ATTR(entries, "%u", info.nr_entries);
 PEER_ATTR(attached_ns, "%llu", info.attached_ns);
+PEER_ATTR(stuck, "%d", !!(info.flags & SHMK_PEER_STUCK));
+
+static ssize_t deadline_ms_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	const struct shmk_shown_one *one = one_of(kobj);
+	int ms = shmk_deadline_get(one->pool, one->id, one->gen);
+
+	return ms < 0 ? ms : sysfs_emit(buf, "%d\n", ms);
+}
+
+static struct kobj_attribute deadline_ms_attr = __ATTR_RO(deadline_ms);
 
 static int peer_held(struct kobject *kobj, struct shmk_settled *held)
 {
@@ -298,6 +309,8 @@ static struct attribute *peer_attrs[] = {
 	&peer_read_only_attr.attr,
 	&peer_entries_attr.attr,
 	&peer_attached_ns_attr.attr,
+	&peer_stuck_attr.attr,
+	&deadline_ms_attr.attr,
 	&blocks_attr.attr,
 	&bytes_attr.attr,
 	NULL

@@ -101,6 +101,39 @@ TRACE_EVENT(shmk_settled,
 		  __entry->blocks, __entry->bytes, __entry->messages, __entry->took_ns)
 );
 
+DECLARE_EVENT_CLASS(shmk_life,
+	TP_PROTO(const struct shmk_peer *peer),
+	TP_ARGS(peer),
+	TP_STRUCT__entry(
+		__array(char, pool, SHMK_NAME_LEN)
+		__field(u32, peer)
+		__field(u32, gen)
+		__field(u32, deadline_ms)
+		__field(u64, moved_ns)
+	),
+	TP_fast_assign(
+		strscpy(__entry->pool, peer->pool->name, SHMK_NAME_LEN);
+		__entry->peer = peer->id;
+		__entry->gen = peer->gen;
+		__entry->deadline_ms = peer->deadline_ms;
+		__entry->moved_ns = peer->moved_ns;
+	),
+	TP_printk("pool=%s peer=%u gen=%u deadline_ms=%u moved_ns=%llu", __entry->pool,
+		  __entry->peer, __entry->gen, __entry->deadline_ms, __entry->moved_ns)
+);
+
+/* It has not been seen to move for its own deadline. */
+DEFINE_EVENT(shmk_life, shmk_stuck,
+	TP_PROTO(const struct shmk_peer *peer),
+	TP_ARGS(peer)
+);
+
+/* It moves again. */
+DEFINE_EVENT(shmk_life, shmk_unstuck,
+	TP_PROTO(const struct shmk_peer *peer),
+	TP_ARGS(peer)
+);
+
 DECLARE_EVENT_CLASS(shmk_block,
 	TP_PROTO(const struct shmk_pool *pool, u32 block),
 	TP_ARGS(pool, block),

@@ -23,6 +23,7 @@ SIZE(struct shmk_pool_open, 72);
 SIZE(struct shmk_pool_destroy, 72);
 SIZE(struct shmk_pool_reset, 72);
 SIZE(struct shmk_capsule, 1104);
+SIZE(struct shmk_deadline, 16);
 SIZE(struct shmk_pool_info, 216);
 SIZE(struct shmk_attach, 24);
 SIZE(struct shmk_queue_create, 120);

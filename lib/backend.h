@@ -48,6 +48,7 @@ struct shmk_backend {
 	/* As the ioctls of <linux/shmk.h>. */
 	int (*peer_info)(struct shmk *s, struct shmk_peer_info *info);
 	int (*capsule)(struct shmk *s, struct shmk_capsule *capsule);	/* NULL: there are none */
+	int (*stuck_after)(struct shmk *s, __u32 ms);	/* NULL: nobody looks */
 	int (*queue_create)(struct shmk *s, struct shmk_queue_create *arg);
 	int (*queue_open)(struct shmk *s, struct shmk_queue_open *arg);
 	int (*queue_close)(struct shmk *s, __u32 id, __u32 gen);

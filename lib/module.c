@@ -418,6 +418,13 @@ static int module_capsule(struct shmk *s, struct shmk_capsule *capsule)
 	return call(module_of(s)->attachment, SHMK_IOC_CAPSULE, capsule);
 }
 
+static int module_stuck_after(struct shmk *s, __u32 ms)
+{
+	struct shmk_deadline arg = { .size = sizeof(arg), .ms = ms };
+
+	return call(module_of(s)->attachment, SHMK_IOC_DEADLINE, &arg);
+}
+
 /* ---------------------------------------------------------------- queues -- */
 
 /* The kernel says -EACCES; the library has one word for it on both backends. */
@@ -609,6 +616,7 @@ const struct shmk_backend shmk_module_backend = {
 	.pool_fd	= module_pool_fd,
 	.peer_info	= module_peer_info,
 	.capsule	= module_capsule,
+	.stuck_after	= module_stuck_after,
 	.queue_create	= module_queue_create,
 	.queue_open	= module_queue_open,
 	.queue_close	= module_queue_close,

@@ -39,6 +39,7 @@ int shmk_peer_next(struct shmk *s, uint32_t id, struct shmk_peer *peer)
 		.gen = info.gen,
 		.dead = info.state == SHMK_PEER_DEAD,
 		.rdonly = info.flags & SHMK_PEER_RDONLY,
+		.stuck = info.flags & SHMK_PEER_STUCK,
 		.pid = info.pid,
 		.uid = info.uid,
 		.nr_entries = info.nr_entries,
@@ -46,6 +47,19 @@ int shmk_peer_next(struct shmk *s, uint32_t id, struct shmk_peer *peer)
 	};
 	memcpy(peer->comm, info.comm, sizeof(peer->comm));
 	return 0;
+}
+
+int shmk_stuck_after(struct shmk *s, uint32_t ms)
+{
+	ERRNO_KEPT;
+
+	return s->backend->stuck_after ? s->backend->stuck_after(s, ms) : -EOPNOTSUPP;
+}
+
+/* Relaxed: that it changes is all it says. Of two threads at once one may be missed. */
+void shmk_not_stuck(struct shmk *s)
+{
+	WRITE_ONCE(s->ledger->beats, READ_ONCE(s->ledger->beats) + 1);
 }
 
 static bool peers_there(struct shmk *s, void *arg)

@@ -95,6 +95,7 @@ TEST(sizes_are_those_of_version_1)
 	EXPECT_EQ(16, sizeof(struct shmk_bell));
 	EXPECT_EQ(16, sizeof(struct shmk_bell_cmd));
 	EXPECT_EQ(56, sizeof(struct shmk_peer_info));
+	EXPECT_EQ(16, sizeof(struct shmk_deadline));
 	EXPECT_EQ(112, sizeof(struct shmk_event));
 	EXPECT_EQ(368, sizeof(struct shmk_status));
 	EXPECT_EQ(32, sizeof(struct shmk_peer_status));
@@ -150,6 +151,7 @@ static const struct command {
 	{ "UNSUBSCRIBE",  SHMK_IOC_TOPIC_UNSUBSCRIBE, ATT,   16, -ENOENT, true },
 	{ "RELEASE",	  SHMK_IOC_RELEASE,	 ATT,	     0, 0, false },
 	{ "QUEUE_DRAIN",  SHMK_IOC_QUEUE_DRAIN,	 ATT,	     16, -ENOENT, true },
+	{ "DEADLINE",	  SHMK_IOC_DEADLINE,	 ATT,	     16, 0, true },
 	{ "DETACH",	  SHMK_IOC_DETACH,	 ATT,	     0, 0, false },
 };
 

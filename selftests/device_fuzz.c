@@ -139,6 +139,7 @@ static const struct command {
 	{ SHMK_IOC_TOPIC_SUBSCRIBE, sizeof(struct shmk_topic_subscribe), false, ATTACHMENT, 0 },
 	{ SHMK_IOC_TOPIC_UNSUBSCRIBE, sizeof(struct shmk_topic_unsubscribe), false, ATTACHMENT, 0 },
 	{ SHMK_IOC_RELEASE, 0, false, ATTACHMENT, 0 },
+	{ SHMK_IOC_DEADLINE, sizeof(struct shmk_deadline), false, ATTACHMENT, 0 },
 };
 
 #define ARG_BYTES 512

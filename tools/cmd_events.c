@@ -77,6 +77,11 @@ static void print_text(const struct shmk_event *e)
 		printf(" queue %u by", e->queue);
 		print_peer(e);
 		break;
+	case SHMK_EV_STUCK:
+	case SHMK_EV_UNSTUCK:
+		print_peer(e);
+		printf(": had not moved for %s", human_ns(e->took_ns));
+		break;
 	case SHMK_EV_LOST:
 		printf(" %d events came too fast to be read", e->code);
 		break;
@@ -136,7 +141,7 @@ static int watch(struct shmk *s, const struct target *t, struct watch *w)
 
 static bool add_type(struct watch *w, const char *name)
 {
-	for (uint32_t type = 1; type <= SHMK_EV_RESET; type++)
+	for (uint32_t type = 1; type <= SHMK_EV_UNSTUCK; type++)
 		if (!strcmp(event_name(type), name)) {
 			w->types = (w->types == ALL_TYPES ? 0 : w->types) | 1U << type;
 			return true;

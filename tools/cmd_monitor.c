@@ -81,6 +81,8 @@ static void print_text(const struct shmk_monitor_event *e)
 		printf(", pid %d, %s", e->pid, comm_text(e->comm));
 	if (is_end(e) && e->has_detail)
 		print_end(e);
+	if ((e->type == SHMK_EV_STUCK || e->type == SHMK_EV_UNSTUCK) && e->has_detail)
+		printf(": had not moved for %s", human_ns(e->took_ns));
 	if (e->type == SHMK_EV_LOST)
 		printf(" events came too fast; what follows is what has become of the pools");
 	putchar('\n');

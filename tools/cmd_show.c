@@ -31,6 +31,7 @@ static void json_peers(struct json *j, struct shmk *s)
 		json_string(j, "comm", p.comm);
 		json_string(j, "state", p.dead ? "dead" : "alive");
 		json_bool(j, "rdonly", p.rdonly);
+		json_bool(j, "stuck", p.stuck);
 		json_u64(j, "uid", p.uid);
 		json_u64(j, "entries_max", p.nr_entries);
 		json_u64(j, "attached_ns", p.attached_ns);
@@ -122,7 +123,7 @@ static void show_peers(struct shmk *s)
 		if (p.pid)
 			snprintf(pid, sizeof(pid), "%d", p.pid);
 		printf("%7u %8s %-16s %-10s %6u %8s\n", p.id, pid, comm_text(p.comm),
-		       p.dead ? "dead" : p.rdonly ? "read-only" : "alive", p.uid,
+		       p.dead ? "dead" : p.stuck ? "stuck" : p.rdonly ? "read-only" : "alive", p.uid,
 		       human_ns(now_ns() - p.attached_ns));
 	}
 }

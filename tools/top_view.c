@@ -272,7 +272,7 @@ static int print_members(struct top *t, FILE *f, const struct content *c)
 		if (m->p.pid)
 			snprintf(pid, sizeof(pid), "%d", m->p.pid);
 		fprintf(f, "%7u %8s %-16s %-10s %6u %8" PRIu64 " %10s %8s\n", m->p.id, pid,
-			comm_text(m->p.comm), m->p.dead ? "dead" : m->p.rdonly ? "read-only" : "alive",
+			comm_text(m->p.comm), m->p.dead ? "dead" : m->p.stuck ? "stuck" : m->p.rdonly ? "read-only" : "alive",
 			m->p.uid, m->blocks, human(m->bytes), human_ns(now_ns() - m->p.attached_ns));
 	}
 	return 0;

@@ -279,6 +279,8 @@ const char *event_name(uint32_t type)
 	case SHMK_EV_LOST:		return "events-lost";
 	case SHMK_EV_RESET:		return "reset";
 	case SHMK_EV_CREATED:		return "created";
+	case SHMK_EV_STUCK:		return "stuck";
+	case SHMK_EV_UNSTUCK:		return "unstuck";
 	default:			return "unknown";
 	}
 }

@@ -272,6 +272,7 @@ struct shmk_peer {
 	uint32_t	gen;
 	bool		dead;		/* still being settled */
 	bool		rdonly;
+	bool		stuck;		/* see shmk_stuck_after() */
 	int32_t		pid;		/* 0: not visible here */
 	uint32_t	uid;
 	uint32_t	nr_entries;
@@ -281,6 +282,21 @@ struct shmk_peer {
 
 /* shmk_peer_next() - tell the first peer with an id of at least @id; -ENOENT after the last. */
 SHMK_API int shmk_peer_next(struct shmk *s, uint32_t id, struct shmk_peer *peer);
+
+/**
+ * shmk_stuck_after() - let others hear when this peer does not get on
+ * @ms: 0: never, as at first; or up to a day
+ *
+ * A death needs no deadline. This is for one that lives and hangs: if it has not called
+ * shmk_not_stuck() for @ms, everybody gets an event SHMK_EV_STUCK, and SHMK_EV_UNSTUCK when it
+ * calls it again; shmk_peer_next() says it, too. Nothing else follows. It is told within half as
+ * much again, and the clock goes on while the process is stopped or has no processor.
+ * Module only: -EOPNOTSUPP. -EINVAL. This call itself is a sign of life.
+ */
+SHMK_API int shmk_stuck_after(struct shmk *s, uint32_t ms);
+
+/* shmk_not_stuck() - a sign of life: one store, no system call. From any thread; not in a forked child. */
+SHMK_API void shmk_not_stuck(struct shmk *s);
 
 /* shmk_wait_peers() - until at least @n peers (this one counts) are attached. */
 SHMK_API int shmk_wait_peers(struct shmk *s, uint32_t n, int64_t deadline);

@@ -454,6 +454,7 @@ struct shmk_bell_cmd {
  *	-ENOENT after the last; out: its id
  * @pid: of its thread group, in the caller's pid namespace; 0: not visible there
  * @uid: in the caller's user namespace
+ * @flags: SHMK_PEER_RDONLY, SHMK_PEER_STUCK
  */
 struct shmk_peer_info {
 	__u32 size;
@@ -467,6 +468,8 @@ struct shmk_peer_info {
 	__aligned_u64 attached_ns;
 	char  comm[16];
 };
+
+#define SHMK_PEER_STUCK		2	/* flag, beside SHMK_PEER_RDONLY: see SHMK_IOC_DEADLINE */
 
 #define SHMK_CAPSULE_ENTRIES	64
 
@@ -504,6 +507,28 @@ struct shmk_capsule {
 	struct shmk_entry entry[SHMK_CAPSULE_ENTRIES];
 };
 
+#define SHMK_DEADLINE_MAX	86400000U	/* a day */
+
+/**
+ * struct shmk_deadline - SHMK_IOC_DEADLINE, on an attachment: when it counts as stuck
+ * @size: sizeof(struct shmk_deadline)
+ * @flags: 0
+ * @ms: 0: never, as at first; or up to SHMK_DEADLINE_MAX
+ * @reserved: 0
+ *
+ * If the word beats of its ledger has not changed for so long, the peer is stuck: its info says
+ * so, and there is an event SHMK_EV_STUCK; when it changes, SHMK_EV_UNSTUCK. Nothing
+ * else follows: it is alive, and keeps what it has. The kernel looks four times within the
+ * shortest deadline of the pool, but no more than a hundred times a second, and as long as any
+ * peer has one. This call itself is a sign of life.
+ */
+struct shmk_deadline {
+	__u32 size;
+	__u32 flags;
+	__u32 ms;
+	__u32 reserved;
+};
+
 enum shmk_event_type {
 	SHMK_EV_ATTACHED	= 1,
 	SHMK_EV_DETACHED	= 2,	/* a clean end: reason DETACHED or CLOSED */
@@ -514,6 +539,8 @@ enum shmk_event_type {
 	SHMK_EV_LOST		= 7,	/* the reader was too slow: @code events are missing */
 	SHMK_EV_RESET		= 8,	/* the pool's name is another pool's */
 	SHMK_EV_CREATED		= 9,	/* only of netlink: nobody reads a pool's events before it is there */
+	SHMK_EV_STUCK		= 10,	/* a peer has missed its own deadline; it is alive */
+	SHMK_EV_UNSTUCK		= 11,	/* and goes on */
 };
 
 enum shmk_reason {
@@ -532,7 +559,8 @@ enum shmk_reason {
  * @reason: enum shmk_reason
  * @seq: grows by one with each event of the pool
  * @time_ns: CLOCK_MONOTONIC; of an end: when everything was given back
- * @took_ns: of an end: from the moment the kernel knew to the moment everything was back
+ * @took_ns: of an end: from the moment the kernel knew to the moment everything was back;
+ *	of STUCK and UNSTUCK: since the peer was last seen to move
  * @peer: id, @gen: its generation
  * @pid: in the pid namespace of the reader, 0 if not visible there
  * @uid: in the user namespace of the reader
@@ -594,6 +622,7 @@ struct shmk_event {
 #define SHMK_IOC_TOPIC_SUBSCRIBE _IO(SHMK_IOC, 0x27)
 #define SHMK_IOC_TOPIC_UNSUBSCRIBE _IO(SHMK_IOC, 0x28)
 #define SHMK_IOC_QUEUE_DRAIN	_IO(SHMK_IOC, 0x29)
+#define SHMK_IOC_DEADLINE	_IO(SHMK_IOC, 0x2a)
 #define SHMK_IOC_RELEASE	_IO(SHMK_IOC, 0x2e)	/* looks now which PINNED blocks are free */
 
 #endif

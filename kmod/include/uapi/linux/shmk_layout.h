@@ -410,7 +410,8 @@ struct shmk_entry {
 
 struct shmk_ledger {
 	__u64	high;		/* no entry at or above this index was ever written */
-	__u64	reserved[7];
+	__u64	beats;		/* any other value: its peer goes on; see SHMK_IOC_DEADLINE */
+	__u64	reserved[6];
 	struct shmk_entry entry[];
 };
 
