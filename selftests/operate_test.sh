@@ -51,7 +51,7 @@ a_wait_for_the_close_has_a_deadline_and_may_come_early() {
 	make_pool
 	expect 0 shmk wait "$pool" --until-closed
 	reader_
-	sentence "shmk show $pool" 7 shmk wait "$pool" --until-closed --timeout 50ms
+	sentence "the first pid $r (shmk): see 'shmk show $pool" 7 shmk wait "$pool" --until-closed --timeout 50ms
 	sentence "still there" 7 shmk wait "$pool" --peer "$id" --timeout 50ms --json
 	is_ result timeout
 	sentence "no member 900" 3 shmk wait "$pool" --peer 900
@@ -346,6 +346,41 @@ doctor_finds_what_was_left_behind() {
 	eval "$(sed -n '/leftovers/{n;s/.*fix: //p;}' out)"
 	shmk doctor > out
 	says_ ok leftovers none
+}
+doctor_finds_who_stands_still() {
+	mkdir local
+	export SHMK_LOCAL_DIR=$PWD/local
+	make_pool
+	reader_
+	shmk doctor > out
+	grep -q "^note  *members .*$pool" out && { cat out; exit 1; }
+	kill -STOP $r
+	shmk doctor > out
+	says_ note members "pid $r (shmk), peer $id of $pool, is stopped"
+	eval "$(sed -n '/is stopped/{n;s/.*fix: \(.*\), or .*/\1/p;}' out)"
+	shmk doctor > out
+	grep -q "is stopped" out && { cat out; exit 1; }
+	expect 0 shmk pool drain "$pool"
+	shmk ls > out
+	grep -q "^$pool .* draining$" out || { cat out; exit 1; }
+	shmk doctor > out
+	says_ note members "pid $r (shmk) still has $pool, which drains"
+	eval "$(sed -n '/which drains/{n;s/.*fix: //p;}' out)"
+	wait $r
+	expect 3 shmk show "$pool"
+	[ $backend = local ] || return 0
+	make_pool
+	reader_
+	kill -KILL $r
+	wait $r
+	shmk doctor > out
+	says_ note members "peer $id of $pool (pid $r, shmk) died"
+}
+nothing_is_asked_of_a_module_that_is_not_there() {
+	[ $backend = local ] && [ ! -e /dev/shmk ] || skip "for machines without the module"
+	for verb in show dump "pool rm" "pool drain" reset cleanup "wait --peers 1" "top -b"; do
+		sentence "modprobe shmk" 3 shmk $verb shmk:x
+	done
 }
 # prometheus_ok_ FILE: the text format, strictly: each metric has HELP, then TYPE, then its
 # series in one place, each once; counters and no others end in _total

@@ -32,8 +32,7 @@ static int cannot(const char *uri, int err)
 		return say_busy(uri, "cleaned up", NULL);
 	case ENOENT:
 	case ENODEV:
-		say("no pool \"%s\": see 'shmk ls' for those there are", uri);
-		return EXIT_NOENT;
+		return say_no_pool(uri);
 	case EPERM:
 	case EACCES:
 		say("pool \"%s\" is not yours: ask its owner, see 'shmk ls'", uri);

@@ -384,6 +384,61 @@ static void check_leftovers(struct doctor *d, const struct seen *s)
 		found(d, FINE, "leftovers", NULL, "none");
 }
 
+/* Stopped by a signal or a debugger: it is no death, and who waits for it waits. */
+static bool is_stopped(pid_t pid)
+{
+	char path[64], line[512] = "", *end;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (!fgets(line, sizeof(line), f))
+		line[0] = '\0';
+	fclose(f);
+	end = strrchr(line, ')');	/* behind its name, which is whatever it likes */
+	return end && end[1] && (end[2] == 'T' || end[2] == 't');
+}
+
+static void check_peer(struct doctor *d, const char *uri, const struct shmk_peer *p, bool draining)
+{
+	char fix[160];
+
+	if (p->dead) {
+		snprintf(fix, sizeof(fix), "who attaches next gives it back; or 'shmk pool rm %s'", uri);
+		found(d, NOTE, "members", fix, "peer %u of %s (pid %d, %s) died, and nobody is left to give back what it had",
+		      p->id, uri, p->pid, comm_text(p->comm));
+	} else if (p->pid && is_stopped(p->pid)) {
+		snprintf(fix, sizeof(fix), "kill -CONT %d, or kill -KILL %d: what it has comes back", p->pid,
+			 p->pid);
+		found(d, NOTE, "members", fix, "pid %d (%s), peer %u of %s, is stopped", p->pid,
+		      comm_text(p->comm), p->id, uri);
+	} else if (draining && p->pid) {
+		snprintf(fix, sizeof(fix), "kill %d", p->pid);
+		found(d, NOTE, "members", fix, "pid %d (%s) still has %s, which drains", p->pid,
+		      comm_text(p->comm), uri);
+	}
+}
+
+/* Looks into each pool that it may read. */
+static int check_members(const struct shmk_pool_stat *st, void *arg)
+{
+	struct shmk_attach_opts opts = { .flags = SHMK_ATTACH_RDONLY };
+	struct shmk_peer p;
+	char uri[96];
+	struct shmk *s;
+
+	snprintf(uri, sizeof(uri), "%s:%s", st->backend, st->name);
+	if (!st->name[0] || shmk_attach(uri, &opts, &s))
+		return 0;
+	for (uint32_t id = 0; !shmk_peer_next(s, id, &p); id = p.id + 1)
+		if (p.id != shmk_self(s))
+			check_peer(arg, uri, &p, st->flags & SHMK_POOL_DRAINING);
+	shmk_detach(s);
+	return 0;
+}
+
 /* What is to be made at boot, and is not there. */
 static void check_configured(struct doctor *d, const struct seen *s)
 {
@@ -429,6 +484,7 @@ static void check_all(struct doctor *d)
 	check_huge(d);
 	check_shm(d);
 	check_leftovers(d, &seen);
+	shmk_pool_list(NULL, check_members, d);
 	check_configured(d, &seen);
 }
 

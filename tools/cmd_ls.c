@@ -17,6 +17,7 @@ void json_pool(struct json *j, const struct shmk_pool_stat *st)
 	json_u64(j, "page_bytes", st->page_bytes);
 	json_u64(j, "unit_bytes", st->unit_bytes);
 	json_bool(j, "persist", st->flags & SHMK_POOL_PERSIST);
+	json_bool(j, "draining", st->flags & SHMK_POOL_DRAINING);
 	if (st->node < 0)
 		json_null(j, "node");
 	else
@@ -72,9 +73,9 @@ static int tell(const struct shmk_pool_stat *st, void *arg)
 		       "PEERS", "QUEUES", "DEATHS", "MODE", "UID", "AGE");
 	snprintf(uri, sizeof(uri), "%s:%s", st->backend, st->name);
 	snprintf(mode, sizeof(mode), "%04o", st->mode);
-	printf("%-24s %10s %10s %5u %6u %6" PRIu64 " %5s %6u %8s\n", uri, human(st->bytes),
+	printf("%-24s %10s %10s %5u %6u %6" PRIu64 " %5s %6u %8s%s\n", uri, human(st->bytes),
 	       human(st->bytes_used), st->peers_now, st->queues_now, st->deaths, mode, st->uid,
-	       human_ns(st->age_ns));
+	       human_ns(st->age_ns), st->flags & SHMK_POOL_DRAINING ? " draining" : "");
 	return 0;
 }
 

@@ -388,8 +388,7 @@ static int remove_one(const char *uri, bool drain)
 		return EXIT_OK;
 	case ENOENT:
 	case ENODEV:
-		say("no pool \"%s\": see 'shmk ls' for those there are", uri);
-		return EXIT_NOENT;
+		return say_no_pool(uri);
 	case EBUSY:
 		return say_busy(uri, "removed", NULL);
 	case EPERM:

@@ -32,8 +32,7 @@ static int pool_failed(const char *pool, int err, bool force)
 		return EXIT_BUSY;
 	case ENOENT:
 	case ENODEV:
-		say("no pool \"%s\": see 'shmk ls' for those there are", pool);
-		return EXIT_NOENT;
+		return say_no_pool(pool);
 	case EPERM:
 	case EACCES:
 		say("not allowed to reset \"%s\": only its owner and root may, see 'shmk ls', and memory for both is charged",

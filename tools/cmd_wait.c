@@ -173,13 +173,26 @@ static void sleep_for_event(struct shmk *s, struct wait *w, int64_t deadline)
 	read_events(s, w);
 }
 
-static int timed_out(const struct target *t, const struct wait *w)
+static bool first_member(struct shmk *s, struct shmk_peer *p)
+{
+	for (uint32_t id = 0; !shmk_peer_next(s, id, p); id = p->id + 1)
+		if (p->id != shmk_self(s) && !p->rdonly && !p->dead)
+			return true;
+	return false;
+}
+
+static int timed_out(struct shmk *s, const struct target *t, const struct wait *w)
 {
 	const char *after = human_ns(t->timeout_ms * 1000000);
+	struct shmk_peer p;
 
 	if (w->what == WAIT_PEER)
 		say("peer %u of pool \"%s\" is still there after %s: see 'shmk show %s'",
 		    (unsigned int)w->peer, t->pool, after, t->pool);
+	else if (w->what == WAIT_CLOSED && first_member(s, &p))
+		say("pool \"%s\" has %u peer%s after %s, the first pid %d (%s): see 'shmk show %s'",
+		    t->pool, w->members, w->members == 1 ? "" : "s", after, p.pid,
+		    comm_text(p.comm), t->pool);
 	else
 		say("pool \"%s\" has %u peer%s after %s: see 'shmk show %s'", t->pool, w->members,
 		    w->members == 1 ? "" : "s", after, t->pool);
@@ -194,7 +207,7 @@ static int wait_for(struct shmk *s, const struct target *t, struct wait *w)
 		if (stop_signal)
 			return EXIT_FAILED;
 		if (now_ns() >= deadline)
-			return timed_out(t, w);
+			return timed_out(s, t, w);
 		sleep_for_event(s, w, deadline);
 	}
 	deaths_unheard_of(s, w);

@@ -133,14 +133,21 @@ static bool no_module(const char *uri)
 	return !strncmp(uri, "shmk:", 5) && access(SHMK_DEVICE, F_OK);
 }
 
+int say_no_pool(const char *uri)
+{
+	if (no_module(uri))
+		say("no " SHMK_DEVICE ": load the module with 'modprobe shmk', or use local:NAME");
+	else
+		say("no pool \"%s\": see 'shmk ls' for those there are", uri);
+	return EXIT_NOENT;
+}
+
 static int attach_failed(const struct target *t, int err)
 {
 	const char *size = human(t->size ? t->size : DEFAULT_POOL_BYTES);
 
-	if (no_module(t->pool)) {
-		say("no " SHMK_DEVICE ": load the module with 'modprobe shmk', or use local:NAME");
-		return EXIT_NOENT;
-	}
+	if (no_module(t->pool))
+		return say_no_pool(t->pool);
 	switch (-err) {
 	case ENOENT:
 		say("no pool \"%s\": create it with 'shmk pool create %s --size 64M'",

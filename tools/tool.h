@@ -140,6 +140,9 @@ void catch_signals(void);
  */
 int say_busy(const char *uri, const char *what, const char *hint);
 
+/* Tells that there is none, or not even a module. Returns EXIT_NOENT. */
+int say_no_pool(const char *uri);
+
 /* Living full members of the pool but this one: who could still send something. */
 unsigned int other_members(struct shmk *s);
 
