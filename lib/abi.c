@@ -71,7 +71,7 @@ OFFSET(struct shmk_ring, waiters_send, 192);
 /* <shmk.h> */
 SIZE(struct shmk_pool_opts, 56);
 SIZE(struct shmk_pool_stat, 224);
-SIZE(struct shmk_attach_opts, 48);
+SIZE(struct shmk_attach_opts, 56);
 SIZE(struct shmk_peer, 48);
 SIZE(struct shmk_msg, 336);
 SIZE(struct shmk_queue_opts, 16);
@@ -81,6 +81,7 @@ OFFSET(struct shmk_pool_opts, rings_bytes, 48);
 OFFSET(struct shmk_pool_stat, age_ns, 208);
 OFFSET(struct shmk_attach_opts, create, 16);
 OFFSET(struct shmk_attach_opts, deadline, 32);
+OFFSET(struct shmk_attach_opts, data_at, 48);
 OFFSET(struct shmk_peer, attached_ns, 24);
 OFFSET(struct shmk_peer, comm, 32);
 OFFSET(struct shmk_msg, shmk, 24);

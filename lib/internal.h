@@ -77,6 +77,7 @@ struct shmk {
 	const unsigned char	*ledgers;	/* ledger_stride apart, of peer 0 first */
 	unsigned char		*control;
 	unsigned char		*data;
+	void			*data_at;	/* where it is to be, or NULL; set before attach() */
 	uint32_t		self;
 	uint32_t		gen;
 	bool			rdonly;
@@ -349,6 +350,7 @@ int uri_parse(const char *uri, const struct shmk_backend **backend, const char *
 bool name_valid(const char *name);
 /* A shared mapping that fork does not copy; *(void **)@out is its address. */
 int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out);
+int region_map_at(void *at, int fd, uint64_t offset, uint64_t bytes, int prot, void *out);
 int status_check(const struct shmk_status *status);	/* -EPROTO */
 /* Fills s->view and s->data_bytes from s->status and s->control. */
 void view_init(struct shmk *s);

@@ -252,7 +252,7 @@ static int map_pool(struct shmk *s, struct local *l, const struct shmk_status *s
 	if (!ret)
 		ret = region_map(fd, st->map_control, st->control_bytes, prot, &s->control);
 	if (!ret)
-		ret = region_map(fd, st->map_data, st->data_bytes, prot, &s->data);
+		ret = region_map_at(s->data_at, fd, st->map_data, st->data_bytes, prot, &s->data);
 	close(fd);
 	return ret;
 }

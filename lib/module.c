@@ -303,7 +303,7 @@ static int regions_map(struct shmk *s, struct module *m)
 	if (!ret)
 		ret = region_map(fd, st->map_control, st->control_bytes, prot, &s->control);
 	if (!ret)
-		ret = region_map(fd, st->map_data, st->data_bytes, prot, &s->data);
+		ret = region_map_at(s->data_at, fd, st->map_data, st->data_bytes, prot, &s->data);
 	return ret;
 }
 

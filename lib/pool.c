@@ -228,12 +228,14 @@ int shmk_pool_stat(struct shmk *s, struct shmk_pool_stat *stat)
 
 /* ------------------------------------------------ what both backends need -- */
 
-int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out)
+/* At an address that is not NULL nothing else may be: -EADDRINUSE. */
+int region_map_at(void *at, int fd, uint64_t offset, uint64_t bytes, int prot, void *out)
 {
-	void *addr = mmap(NULL, bytes, prot, MAP_SHARED, fd, offset);
+	int flags = MAP_SHARED | (at ? MAP_FIXED_NOREPLACE : 0);
+	void *addr = mmap(at, bytes, prot, flags, fd, offset);
 
 	if (addr == MAP_FAILED)
-		return -errno;
+		return errno == EEXIST ? -EADDRINUSE : -errno;
 	if (madvise(addr, bytes, MADV_DONTFORK)) {
 		int ret = -errno;
 
@@ -242,6 +244,11 @@ int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out)
 	}
 	memcpy(out, &addr, sizeof(addr));
 	return 0;
+}
+
+int region_map(int fd, uint64_t offset, uint64_t bytes, int prot, void *out)
+{
+	return region_map_at(NULL, fd, offset, bytes, prot, out);
 }
 
 /* Of whole pools of this version only: who reads a magic reads everything. */
@@ -342,11 +349,16 @@ static int attach_wait(struct shmk *s, const char *name, const struct shmk_attac
 static int opts_check(const struct shmk_attach_opts *opts, const struct shmk_backend *backend,
 		      const char *name)
 {
-	const uint32_t known = SHMK_ATTACH_RDONLY | SHMK_ATTACH_NO_URING | SHMK_ATTACH_PREFAULT;
+	const uint32_t known = SHMK_ATTACH_RDONLY | SHMK_ATTACH_NO_URING |
+			       SHMK_ATTACH_PREFAULT | SHMK_ATTACH_AT;
 
 	if (opts->flags & ~known || opts->nr_entries > SHMK_ENTRIES_MAX || opts->pool_fd < 0)
 		return -EINVAL;
 	if (opts->exclusive && !opts->create)
+		return -EINVAL;
+	/* Programs from before there was data_at have no such flag. */
+	if (opts->flags & SHMK_ATTACH_AT &&
+	    (!opts->data_at || (uintptr_t)opts->data_at % (uintptr_t)sysconf(_SC_PAGESIZE)))
 		return -EINVAL;
 	if (opts->pool_fd && (*name || opts->create))
 		return -EINVAL;
@@ -396,6 +408,7 @@ static int attach(struct shmk *s, const char *name, const struct shmk_attach_opt
 	s->rdonly = opts->flags & SHMK_ATTACH_RDONLY;
 	s->no_uring = opts->flags & SHMK_ATTACH_NO_URING;
 	s->spin_us = opts->spin_us;
+	s->data_at = opts->flags & SHMK_ATTACH_AT ? opts->data_at : NULL;
 	ret = attach_wait(s, name, opts);
 	if (ret)
 		return ret;

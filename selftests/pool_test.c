@@ -694,6 +694,35 @@ static void judge(struct child_end *end, void *arg)
 	shmk_detach(s);
 }
 
+TEST_F(pool, its_data_can_be_had_at_an_address_that_all_agree_on)
+{
+	/* Far from where the kernel puts what does not care. */
+	char *at = mmap((void *)0x200000000000, 4096, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	struct shmk_attach_opts opts = self->create;
+	struct shmk_msg m;
+	struct shmk *a, *b;
+
+	ASSERT_NE(MAP_FAILED, (void *)at);
+	opts.flags = SHMK_ATTACH_AT;
+	EXPECT_EQ(-EINVAL, shmk_attach(self->uri, &opts, &a));
+	opts.data_at = at + 1;
+	EXPECT_EQ(-EINVAL, shmk_attach(self->uri, &opts, &a));
+	opts.data_at = at;
+	EXPECT_EQ(-EADDRINUSE, shmk_attach(self->uri, &opts, &a));
+	EXPECT_EQ(-ENOENT, shmk_attach(self->uri, NULL, &a));	/* nothing is left of that */
+	munmap(at, 4096);
+	ASSERT_EQ(0, shmk_attach(self->uri, &opts, &a));
+	ASSERT_EQ(0, shmk_alloc(a, 100, 0, &m));
+	EXPECT_TRUE(shmk_contains(a, at, 1));
+	EXPECT_TRUE((char *)m.data >= at && (char *)m.data < at + MIB);
+	EXPECT_EQ(-EADDRINUSE, shmk_attach(self->uri, &opts, &b));
+	ASSERT_EQ(0, shmk_attach(self->uri, NULL, &b));
+	EXPECT_FALSE(shmk_contains(b, at, 1));
+	shmk_detach(b);
+	shmk_detach(a);
+}
+
 TEST_F(pool, one_process_may_be_several_peers)
 {
 	struct shmk *a, *b;

@@ -208,6 +208,7 @@ SHMK_API int shmk_pool_cleanup(const char *uri);
 #define SHMK_ATTACH_RDONLY	0x1	/* look only; can never write data or control */
 #define SHMK_ATTACH_NO_URING	0x2	/* sleep by poll whatever SHMK_WAIT in the environment says */
 #define SHMK_ATTACH_PREFAULT	0x4	/* map all pages now, not at first touch */
+#define SHMK_ATTACH_AT		0x8	/* the data at an address of the caller's, see @data_at */
 
 /**
  * struct shmk_attach_opts - zero means the default
@@ -221,6 +222,8 @@ SHMK_API int shmk_pool_cleanup(const char *uri);
  * @deadline: without @create: wait so long for the pool to appear (SHMK_TRY: do not)
  * @pool_fd: module only: attach through this pool file (inherited or passed
  *	by SCM_RIGHTS) if it is not 0; the name in the URI is then empty ("shmk:")
+ * @data_at: with SHMK_ATTACH_AT: the data is mapped at this address, or not at all: -EADDRINUSE.
+ *	A multiple of the page size. Nothing in shmk needs it: for data with pointers in it
  */
 struct shmk_attach_opts {
 	uint32_t	flags;
@@ -230,6 +233,7 @@ struct shmk_attach_opts {
 	bool		exclusive;
 	int64_t		deadline;
 	int		pool_fd;
+	void		*data_at;
 };
 
 /**
