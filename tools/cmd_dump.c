@@ -285,18 +285,16 @@ static void capsule_text(struct dump *d, struct shmk *s, const struct shmk_capsu
 
 static void capsule_json(struct dump *d, struct shmk *s, const struct shmk_capsule *c)
 {
-	char comm[sizeof(c->comm) + 1] = "";
 	struct json *j = d->json;
 	struct shmk_holding h;
 
-	memcpy(comm, c->comm, sizeof(c->comm));
 	json_open(j, NULL, '{');
 	json_u64(j, "seq", c->seq);
 	json_u64(j, "peer", c->peer);
 	json_u64(j, "gen", c->gen);
 	json_u64_if(j, "pid", c->pid, c->pid);
 	json_u64(j, "uid", c->uid);
-	json_string(j, "comm", comm);
+	json_comm(j, c->comm);
 	json_string(j, "reason", reason_name(c->reason));
 	json_i64(j, "code", c->code);
 	json_u64(j, "time_ns", c->time_ns);

@@ -4,30 +4,26 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <string.h>
 
 #include <linux/shmk.h>
 
+#include "event.h"
 #include "tool.h"
 
 #define LOOK_EVERY_MS	100	/* the local backend finds the dead only when somebody looks */
 #define ALL_TYPES	0xffffffffU
 
-struct watch {
-	bool json;
+struct events {
+	struct watch watch;
 	uint32_t types;		/* a bit per enum shmk_event_type */
-	uint64_t count;		/* 0: no end */
-	uint64_t seen;
 };
 
 /* One object per line, so that a reader may go on while it is written. */
 static void print_json(const struct shmk_event *e)
 {
 	struct json j = { .f = stdout, .compact = true };
-	char comm[sizeof(e->comm) + 1] = "";
 
-	memcpy(comm, e->comm, sizeof(e->comm));
 	json_open(&j, NULL, '{');
 	json_string(&j, "event", event_name(e->type));
 	json_string(&j, "reason", reason_name(e->reason));
@@ -46,7 +42,7 @@ static void print_json(const struct shmk_event *e)
 	json_u64(&j, "blocks", e->blocks);
 	json_u64(&j, "bytes", e->bytes);
 	json_u64(&j, "messages", e->messages);
-	json_string(&j, "comm", comm);
+	json_comm(&j, e->comm);
 	json_close(&j, '}');
 }
 
@@ -66,11 +62,9 @@ static void print_text(const struct shmk_event *e)
 	case SHMK_EV_DIED:
 		print_peer(e);
 		printf(": %s", reason_text(e->reason, e->code));
-		printf("; gave back %s in %" PRIu64 " block%s within %s", human(e->bytes),
-		       (uint64_t)e->blocks, e->blocks == 1 ? "" : "s", human_ns(e->took_ns));
-		if (e->messages)
-			printf("; %" PRIu64 " message%s lost", (uint64_t)e->messages,
-			       e->messages == 1 ? "" : "s");
+		print_given_back(e->bytes, e->blocks);
+		printf(" within %s", human_ns(e->took_ns));
+		print_lost(e->messages);
 		break;
 	case SHMK_EV_QUEUE_CREATED:
 	case SHMK_EV_QUEUE_REMOVED:
@@ -91,8 +85,10 @@ static void print_text(const struct shmk_event *e)
 	putchar('\n');
 }
 
-static int print_new(struct shmk *s, struct watch *w)
+static int print_new(struct watch *w, void *arg)
 {
+	const struct events *events = (const struct events *)w;
+	struct shmk *s = arg;
 	struct shmk_event e;
 	int err;
 
@@ -100,7 +96,7 @@ static int print_new(struct shmk *s, struct watch *w)
 		bool mine = e.peer == shmk_self(s) && e.gen == shmk_self_gen(s) &&
 			    e.type <= SHMK_EV_DIED;
 
-		if (mine || !(w->types & 1U << (e.type & 31)))
+		if (mine || !(events->types & 1U << (e.type & 31)))
 			continue;
 		if (w->json)
 			print_json(&e);
@@ -108,42 +104,26 @@ static int print_new(struct shmk *s, struct watch *w)
 			print_text(&e);
 		if (fflush(stdout))
 			return -errno;
-		w->seen++;
-		if (w->seen == w->count || e.type == SHMK_EV_DESTROYED)
+		if (watch_is_full(w) || e.type == SHMK_EV_DESTROYED)
 			return 1;
 	}
 	return err == -EAGAIN ? 0 : err;
 }
 
-static int watch(struct shmk *s, const struct target *t, struct watch *w)
+static int watch(struct shmk *s, const struct target *t, struct events *e)
 {
-	struct pollfd p = { .fd = shmk_event_fd(s), .events = POLLIN };
-	int64_t deadline = shmk_deadline_ms(t->timeout_ms);
-	int err = 0;
+	int fd = shmk_event_fd(s);
 
-	if (p.fd < 0)
-		return fail(p.fd, "cannot watch pool \"%s\"", t->pool);
-	for (;;) {
-		err = print_new(s, w);
-		if (err || stop_signal || now_ns() >= deadline)
-			break;
-		poll(&p, 1, LOOK_EVERY_MS);
-	}
-	if (err < 0)
-		return fail(err, "cannot watch pool \"%s\" any longer", t->pool);
-	if (err || !w->count)
-		return finish_stdout();
-	if (!stop_signal)
-		say("only %" PRIu64 " of %" PRIu64 " events came within %s: give a longer --timeout",
-		    w->seen, w->count, human_ns(t->timeout_ms * 1000000));
-	return EXIT_TIMEOUT;
+	if (fd < 0)
+		return fail(fd, "cannot watch pool \"%s\"", t->pool);
+	return watch_loop(&e->watch, fd, LOOK_EVERY_MS, t->timeout_ms, s);
 }
 
-static bool add_type(struct watch *w, const char *name)
+static bool add_type(struct events *e, const char *name)
 {
 	for (uint32_t type = 1; type <= SHMK_EV_UNSTUCK; type++)
 		if (!strcmp(event_name(type), name)) {
-			w->types = (w->types == ALL_TYPES ? 0 : w->types) | 1U << type;
+			e->types = (e->types == ALL_TYPES ? 0 : e->types) | 1U << type;
 			return true;
 		}
 	return false;
@@ -161,21 +141,21 @@ int cmd_events(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
-	struct watch w = { .types = ALL_TYPES };
 	struct target t = TARGET_INIT;
+	struct events e = { .watch = { .what = t.pool, .print_new = print_new },
+			    .types = ALL_TYPES };
 	struct shmk *s;
 	int opt, status;
 
 	while ((opt = next_option(argc, argv, "hjn:t:w", longs)) != -1) {
-		if (opt == 'j') {
-			w.json = true;
-		} else if (opt == 'n') {
-			if (!parse_number(optarg, UINT64_MAX, &w.count) || !w.count)
-				return bad_usage(argv[0], "'%s' is no number of events", optarg);
-		} else if (opt == 'T') {
-			if (!add_type(&w, optarg))
+		int taken = watch_option(&e.watch, argv[0], opt, optarg);
+
+		if (taken < 0)
+			return EXIT_USAGE;
+		if (opt == 'T') {
+			if (!add_type(&e, optarg))
 				return bad_usage(argv[0], "there are no events '%s'", optarg);
-		} else if (target_option(&t, argv[0], opt, optarg) < 0) {
+		} else if (!taken && target_option(&t, argv[0], opt, optarg) < 0) {
 			return EXIT_USAGE;
 		}
 	}
@@ -184,7 +164,7 @@ int cmd_events(int argc, char **argv)
 		status = target_attach(&t, SHMK_ATTACH_RDONLY, &s);
 	if (status)
 		return status;
-	status = watch(s, &t, &w);
+	status = watch(s, &t, &e);
 	tool_detach(s);
 	return status;
 }

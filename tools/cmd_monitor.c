@@ -6,22 +6,20 @@
  * has to look, this looks, and removes pools that the dead have left.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <linux/shmk.h>
 
+#include "event.h"
 #include "tool.h"
 
 #define LOOK_EVERY_MS	500	/* for a signal that came just before poll() */
 
-struct watch {
-	bool json;
+struct monitor {
+	struct watch watch;
 	bool keep;		/* what the dead have left */
-	uint64_t count;		/* 0: no end */
-	uint64_t seen;
+	bool local;
 };
 
 static bool is_end(const struct shmk_monitor_event *e)
@@ -45,9 +43,7 @@ static void print_detail(struct json *j, const struct shmk_monitor_event *e)
 static void print_json(const struct shmk_monitor_event *e)
 {
 	struct json j = { .f = stdout, .compact = true };
-	char comm[sizeof(e->comm) + 1] = "";
 
-	memcpy(comm, e->comm, sizeof(e->comm));
 	json_open(&j, NULL, '{');
 	json_string(&j, "event", event_name(e->type));
 	json_string(&j, "pool", e->pool);
@@ -59,16 +55,15 @@ static void print_json(const struct shmk_monitor_event *e)
 	json_u64(&j, "queue", e->queue);
 	if (e->has_detail)
 		print_detail(&j, e);
-	json_string(&j, "comm", comm);
+	json_comm(&j, e->comm);
 	json_close(&j, '}');
 }
 
 static void print_end(const struct shmk_monitor_event *e)
 {
-	printf(": %s; gave back %s in %" PRIu64 " block%s", reason_text(e->reason, e->code),
-	       human(e->bytes), e->blocks, e->blocks == 1 ? "" : "s");
-	if (e->messages)
-		printf("; %" PRIu64 " message%s lost", e->messages, e->messages == 1 ? "" : "s");
+	printf(": %s", reason_text(e->reason, e->code));
+	print_given_back(e->bytes, e->blocks);
+	print_lost(e->messages);
 }
 
 static void print_text(const struct shmk_monitor_event *e)
@@ -99,47 +94,25 @@ static void tidy(const struct shmk_monitor_event *e, bool local)
 	shmk_pool_cleanup(uri);
 }
 
-/* 1: that was enough. */
-static int print_new(struct shmk_monitor *m, struct watch *w, bool local)
+static int print_new(struct watch *w, void *arg)
 {
+	const struct monitor *monitor = (const struct monitor *)w;
 	struct shmk_monitor_event e;
 	int err;
 
-	while (!(err = shmk_monitor_next(m, &e))) {
-		if (!w->keep)
-			tidy(&e, local);
+	while (!(err = shmk_monitor_next(arg, &e))) {
+		if (!monitor->keep)
+			tidy(&e, monitor->local);
 		if (w->json)
 			print_json(&e);
 		else
 			print_text(&e);
 		if (fflush(stdout))
 			return -errno;
-		if (++w->seen == w->count)
+		if (watch_is_full(w))
 			return 1;
 	}
 	return err == -EAGAIN ? 0 : err;
-}
-
-static int watch(struct shmk_monitor *m, struct watch *w, int64_t timeout_ms, bool local)
-{
-	int64_t deadline = shmk_deadline_ms(timeout_ms);
-	struct pollfd p = { .fd = shmk_monitor_fd(m), .events = POLLIN };
-	int err;
-
-	for (;;) {
-		err = print_new(m, w, local);
-		if (err || stop_signal || now_ns() >= deadline)
-			break;
-		poll(&p, 1, LOOK_EVERY_MS);
-	}
-	if (err < 0)
-		return fail(err, "cannot watch any longer");
-	if (err || !w->count)
-		return finish_stdout();
-	if (!stop_signal)
-		say("only %" PRIu64 " of %" PRIu64 " events came: give a longer --timeout",
-		    w->seen, w->count);
-	return EXIT_TIMEOUT;
 }
 
 /* As the library takes a plain name. */
@@ -163,24 +136,22 @@ int cmd_monitor(int argc, char **argv)
 		{ }
 	};
 	struct target t = TARGET_INIT;
-	struct watch w = { };
+	struct monitor monitor = { .watch = { .what = t.pool, .print_new = print_new } };
 	struct shmk_monitor *m;
 	unsigned int flags = 0;
 	int opt, err, status;
 
 	while ((opt = next_option(argc, argv, "hjn:t:", longs)) != -1) {
-		if (opt == 'j') {
-			w.json = true;
-		} else if (opt == 'e') {
-			flags = SHMK_MONITOR_EXISTING;
-		} else if (opt == 'k') {
-			w.keep = true;
-		} else if (opt == 'n') {
-			if (!parse_number(optarg, UINT64_MAX, &w.count) || !w.count)
-				return bad_usage(argv[0], "'%s' is no number of events", optarg);
-		} else if (target_option(&t, argv[0], opt, optarg) < 0) {
+		int taken = watch_option(&monitor.watch, argv[0], opt, optarg);
+
+		if (taken < 0)
 			return EXIT_USAGE;
-		}
+		if (opt == 'e')
+			flags = SHMK_MONITOR_EXISTING;
+		else if (opt == 'k')
+			monitor.keep = true;
+		else if (!taken && target_option(&t, argv[0], opt, optarg) < 0)
+			return EXIT_USAGE;
 	}
 	status = target_parse_pool(&t, argv[0], argc, argv);
 	if (status)
@@ -189,7 +160,8 @@ int cmd_monitor(int argc, char **argv)
 	err = shmk_monitor_open(t.pool, flags, &m);
 	if (err)
 		return fail(err, "cannot watch \"%s\"", t.pool);
-	status = watch(m, &w, t.timeout_ms, is_local(t.pool));
+	monitor.local = is_local(t.pool);
+	status = watch_loop(&monitor.watch, shmk_monitor_fd(m), LOOK_EVERY_MS, t.timeout_ms, m);
 	shmk_monitor_close(m);
 	return status;
 }

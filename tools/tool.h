@@ -188,6 +188,7 @@ void json_u64(struct json *j, const char *key, uint64_t value);
 void json_i64(struct json *j, const char *key, int64_t value);
 void json_bool(struct json *j, const char *key, bool value);
 void json_null(struct json *j, const char *key);
+void json_comm(struct json *j, const char comm[16]);
 void json_octal(struct json *j, const char *key, uint32_t mode);
 void json_pool(struct json *j, const struct shmk_pool_stat *st);
 void json_space(struct json *j, const struct shmk_pool_space *space);

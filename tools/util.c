@@ -254,8 +254,6 @@ const char *human_ns(uint64_t ns)
 	return buf;
 }
 
-/* ------------------------------------------------------------- events -- */
-
 const char *comm_text(const char comm[16])
 {
 	static char text[17];
@@ -265,59 +263,6 @@ const char *comm_text(const char comm[16])
 		if ((unsigned char)*p < ' ' || (unsigned char)*p >= 0x7f)
 			*p = '?';
 	return text;
-}
-
-const char *event_name(uint32_t type)
-{
-	switch (type) {
-	case SHMK_EV_ATTACHED:		return "attached";
-	case SHMK_EV_DETACHED:		return "detached";
-	case SHMK_EV_DIED:		return "died";
-	case SHMK_EV_QUEUE_CREATED:	return "queue-created";
-	case SHMK_EV_QUEUE_REMOVED:	return "queue-removed";
-	case SHMK_EV_DESTROYED:		return "destroyed";
-	case SHMK_EV_LOST:		return "events-lost";
-	case SHMK_EV_RESET:		return "reset";
-	case SHMK_EV_CREATED:		return "created";
-	case SHMK_EV_STUCK:		return "stuck";
-	case SHMK_EV_UNSTUCK:		return "unstuck";
-	default:			return "unknown";
-	}
-}
-
-const char *reason_name(uint32_t reason)
-{
-	switch (reason) {
-	case SHMK_REASON_NONE:		return "none";
-	case SHMK_REASON_DETACHED:	return "detached";
-	case SHMK_REASON_CLOSED:	return "closed";
-	case SHMK_REASON_EXITED:	return "exited";
-	case SHMK_REASON_KILLED:	return "killed";
-	case SHMK_REASON_EXEC:		return "exec";
-	default:			return "unknown";
-	}
-}
-
-const char *reason_text(uint32_t reason, int32_t code)
-{
-	static char buf[64];
-
-	switch (reason) {
-	case SHMK_REASON_DETACHED:
-		return "detached";
-	case SHMK_REASON_CLOSED:
-		return "closed its files";
-	case SHMK_REASON_EXITED:
-		snprintf(buf, sizeof(buf), "exited with status %d", code);
-		return buf;
-	case SHMK_REASON_KILLED:
-		snprintf(buf, sizeof(buf), "killed by signal %d (%s)", code, strsignal(code));
-		return buf;
-	case SHMK_REASON_EXEC:
-		return "started another program (exec)";
-	default:
-		return "ended, nobody can tell how";
-	}
 }
 
 /* ----------------------------------------------------------- progress -- */
