@@ -393,7 +393,7 @@ static bool extra_goes(const struct op *op, struct round *r)
 	struct shmk_msg msg;
 	int ret;
 
-	if (!wait_gone(r))
+	if (!pool_alone(r->s))
 		return false;
 	ret = shmk_queue_open(r->s, "extra", NULL, SHMK_TRY, &q);
 	if (ret == -ENOENT)
@@ -441,16 +441,7 @@ static void sweep(const struct op *op)
 		last = n;
 		next = sweep_next(n);
 	}
-	n = last;
-	if (!ok)
-		ksft_test_result_fail("%s killed after %ld instructions: %s\n", op->name, n, sweep_why);
-	else if (n < (long)op->points)
-		ksft_test_result_fail("%s has only %ld kill points, not %u\n", op->name, n,
-				      op->points);
-	else
-		/* Behind the #: the name has to be the same in every run. */
-		ksft_test_result_pass("%s is exact # at %ld kill points of %ld instructions\n",
-				      op->name, points, n);
+	sweep_result(op->name, ok, last, op->points, points);
 }
 
 static const struct op *op_find(const char *name)
@@ -650,7 +641,7 @@ static bool stop_after(const struct op *op, long n, unsigned int *least, bool *m
 	ptrace(PTRACE_DETACH, pid, NULL, NULL);
 	waitpid(pid, &status, 0);
 	flow(&r, 0);
-	ok = ok && wait_gone(&r) && check_pool(&r, "after the stopped one went on and left") &&
+	ok = ok && pool_alone(r.s) && pool_sound(r.s, "after the stopped one went on and left") &&
 	     refill(&r, r.q);
 	shmk_detach(r.s);
 	return ok;

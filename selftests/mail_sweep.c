@@ -9,8 +9,7 @@
  * How densely the points lie: see sweep.h. SHMK_TEST_BACKEND: local (default) or
  * module. SHMK_SWEEP_OP: only that one.
  */
-#include "internal.h"
-#include "sweep.h"
+#include "after.h"
 
 #define POOL_BYTES	(2UL << 20)	/* 32 spans */
 #define LETTERS		4
@@ -181,29 +180,6 @@ static void victim_main(const void *arg)
 
 /* -------------------------------------------------------- the survivor -- */
 
-static bool wait_gone(struct round *r)
-{
-	int64_t deadline = shmk_deadline_ms(20000);
-	struct shmk_pool_stat stat;
-
-	do {
-		r->s->backend->reap(r->s);
-		must("stat", shmk_pool_stat(r->s, &stat));
-		if (stat.peers_now == 1)
-			return true;
-	} while (now_ns() < deadline);
-	return sweep_fail("%u peers are still there", stat.peers_now);
-}
-
-static bool check_pool(struct round *r, const char *when)
-{
-	char report[256];
-
-	if (shmk_pool_check(r->s, report, sizeof(report)))
-		return sweep_fail("%s: %s", when, report);
-	return true;
-}
-
 static bool drain(struct round *r)
 {
 	unsigned int seen[LETTERS] = { 0 };
@@ -259,26 +235,6 @@ static bool answered(const struct op *op, struct round *r)
 	return ret == -ENOENT ? true : sweep_fail("there is another answer: %d", ret);
 }
 
-static bool all_memory_back(struct round *r)
-{
-	static struct shmk_msg msg[POOL_BYTES >> 16];
-	struct shmk_pool_stat stat;
-	unsigned int n, i;
-
-	for (n = 0; n < POOL_BYTES >> 16; n++)
-		if (shmk_alloc(r->s, 60 << 10, 0, &msg[n]))
-			break;
-	for (i = 0; i < n; i++)
-		shmk_free(&msg[i]);
-	must("stat", shmk_pool_stat(r->s, &stat));
-	if (stat.blocks_used)
-		return sweep_fail("%llu blocks are still in use",
-				  (unsigned long long)stat.blocks_used);
-	if (n != POOL_BYTES >> 16)
-		return sweep_fail("only %u of %lu spans can be allocated", n, POOL_BYTES >> 16);
-	return true;
-}
-
 /* The next who opens a mailbox removes the dead one's; the service is all there is then. */
 static bool mailboxes_gone(struct round *r)
 {
@@ -302,9 +258,9 @@ static bool requests_gone(struct round *r)
 
 static bool survivor(const struct op *op, struct round *r)
 {
-	return wait_gone(r) && check_pool(r, "after the death") && drain(r) &&
+	return pool_alone(r->s) && pool_sound(r->s, "after the death") && drain(r) &&
 	       (!op->request || answered(op, r)) && requests_gone(r) && drain(r) &&
-	       mailboxes_gone(r) && all_memory_back(r) && check_pool(r, "at the end");
+	       mailboxes_gone(r) && pool_memory_back(r->s, POOL_BYTES) && pool_sound(r->s, "at the end");
 }
 
 static void round_open(const struct op *op, struct round *r)
@@ -354,15 +310,7 @@ static void sweep(const struct op *op)
 		more = kill_after(op, n, &ok);
 		last = n;
 	}
-	if (!ok)
-		ksft_test_result_fail("%s killed after %ld instructions: %s\n", op->name, last,
-				      sweep_why);
-	else if (last < (long)op->points)
-		ksft_test_result_fail("%s has only %ld kill points, not %u\n", op->name, last,
-				      op->points);
-	else
-		ksft_test_result_pass("%s is exact # at %ld kill points of %ld instructions\n",
-				      op->name, points, last);
+	sweep_result(op->name, ok, last, op->points, points);
 }
 
 int main(void)

@@ -381,7 +381,7 @@ static bool nothing_left(void)
 /* Wherever its maker was killed, a queue is there or not, and can be removed; or drained. */
 static bool extra_removed(struct round *r)
 {
-	return wait_gone(r) &&
+	return pool_alone(r->s) &&
 	       one_of("remove", shmk_queue_remove(r->s, "extra"), -ENOENT, 0, 0) &&
 	       one_of("remove topic", shmk_queue_remove(r->s, "topic"), -ENOENT, 0, 0) &&
 	       one_of("drain", shmk_queue_drain(r->s, "drained", SHMK_TRY), -ENOENT, 0, 0);
@@ -553,7 +553,7 @@ static void count_passes(void)
 	must("wait", waitpid(pid, &status, 0) == pid ? 0 : -errno);
 	if (status)
 		ksft_exit_fail_msg("the tour fails by itself: status %#x\n", status);
-	if (!wait_gone(&r))
+	if (!pool_alone(r.s))
 		ksft_exit_fail_msg("%s\n", sweep_why);
 	points_read(points, &nr_points);
 	for (unsigned int i = 0; i < nr_points; i++)

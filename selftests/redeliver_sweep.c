@@ -16,8 +16,7 @@
  * How densely the points lie: see sweep.h. SHMK_TEST_BACKEND: local (default) or
  * module. SHMK_SWEEP_OP: only that one. SHMK_SWEEP_GRID: points of each of two.
  */
-#include "internal.h"
-#include "sweep.h"
+#include "after.h"
 
 #define CAPACITY	8
 #define MESSAGES	5
@@ -237,15 +236,6 @@ static void victim_main(const void *arg)
 
 /* -------------------------------------------------------- the survivor -- */
 
-static bool check_pool(struct round *r, const char *when)
-{
-	char report[256];
-
-	if (shmk_pool_check(r->s, report, sizeof(report)))
-		return sweep_fail("%s: %s", when, report);
-	return true;
-}
-
 /* All that is in a queue; with @ordered, ids only grow. */
 static bool drain(struct shmk_queue *q, bool ordered, uint32_t tries, unsigned int seen[MESSAGES])
 {
@@ -292,47 +282,13 @@ static bool refill(struct shmk_queue *q)
 	return true;
 }
 
-static bool all_memory_back(struct round *r)
-{
-	static struct shmk_msg msg[POOL_BYTES >> 16];
-	struct shmk_pool_stat stat;
-	unsigned int n, i;
-
-	for (n = 0; n < POOL_BYTES >> 16; n++)
-		if (shmk_alloc(r->s, 60 << 10, 0, &msg[n]))
-			break;
-	for (i = 0; i < n; i++)
-		shmk_free(&msg[i]);
-	must("stat", shmk_pool_stat(r->s, &stat));
-	if (stat.blocks_used)
-		return sweep_fail("%llu blocks are still in use",
-				  (unsigned long long)stat.blocks_used);
-	if (n != POOL_BYTES >> 16)
-		return sweep_fail("only %u of %lu spans can be allocated", n, POOL_BYTES >> 16);
-	return true;
-}
-
-static bool wait_gone(struct round *r)
-{
-	int64_t deadline = shmk_deadline_ms(20000);
-	struct shmk_pool_stat stat;
-
-	do {
-		r->s->backend->reap(r->s);
-		must("stat", shmk_pool_stat(r->s, &stat));
-		if (stat.peers_now == 1)
-			return true;
-	} while (now_ns() < deadline);
-	return sweep_fail("%u peers are still there", stat.peers_now);
-}
-
 /* @victims did it, one after the other. */
 static bool survivor(const struct op *op, struct round *r, unsigned int victims)
 {
 	unsigned int seen[MESSAGES] = { 0 }, id;
 	struct shmk_pool_stat stat;
 
-	if (!wait_gone(r) || !check_pool(r, "after the death") ||
+	if (!pool_alone(r->s) || !pool_sound(r->s, "after the death") ||
 	    !drain(r->r, !op->moves, victims, seen) || !drain(r->to, false, victims, seen) ||
 	    !drain(r->plain, false, victims, seen))
 		return false;
@@ -343,8 +299,8 @@ static bool survivor(const struct op *op, struct round *r, unsigned int victims)
 	if (stat.lost_messages)
 		return sweep_fail("%llu messages are reported lost",
 				  (unsigned long long)stat.lost_messages);
-	return refill(r->r) && refill(r->to) && refill(r->plain) && all_memory_back(r) &&
-	       check_pool(r, "at the end");
+	return refill(r->r) && refill(r->to) && refill(r->plain) && pool_memory_back(r->s, POOL_BYTES) &&
+	       pool_sound(r->s, "at the end");
 }
 
 static void round_open(struct round *r)
@@ -391,15 +347,7 @@ static void sweep(const struct op *op)
 		more = kill_after(op, n, &ok);
 		last = n;
 	}
-	if (!ok)
-		ksft_test_result_fail("%s killed after %ld instructions: %s\n", op->name, last,
-				      sweep_why);
-	else if (last < (long)op->points)
-		ksft_test_result_fail("%s has only %ld kill points, not %u\n", op->name, last,
-				      op->points);
-	else
-		ksft_test_result_pass("%s is exact # at %ld kill points of %ld instructions\n",
-				      op->name, points, last);
+	sweep_result(op->name, ok, last, op->points, points);
 }
 
 /* How many instructions the victim has, behind one that was killed after @n (< 0: none). */
@@ -444,7 +392,7 @@ static bool kill_both(const struct op *op, long n, const struct op *second, long
 	b = settles ? sweep_victim(second->name, victim_main, second) : 0;
 	sweep_step(a, n);
 	sweep_kill(a);
-	if (!settles && !wait_gone(&r))
+	if (!settles && !pool_alone(r.s))
 		return false;
 	b = settles ? b : sweep_victim(second->name, victim_main, second);
 	sweep_step(b, m);

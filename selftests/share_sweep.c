@@ -16,9 +16,8 @@
  * SHMK_TEST_BACKEND, SHMK_SWEEP_STRIDE, SHMK_SWEEP_FULL: see sweep.h and
  * kill_sweep.c. SHMK_SWEEP_OP: only that one. SHMK_SWEEP_GRID: of pairs.
  */
-#include "internal.h"
+#include "after.h"
 #include "kselftest.h"
-#include "sweep.h"
 
 #define POOL_BYTES	(1UL << 20)
 #define LEN		300
@@ -303,27 +302,6 @@ static void round_open(struct round *r, unsigned int put, bool keep, bool parts)
 		shmk_free(&r->own);
 }
 
-static bool check_pool(struct round *r, const char *when)
-{
-	char report[256];
-
-	return !shmk_pool_check(r->s, report, sizeof(report)) || sweep_fail("%s: %s", when, report);
-}
-
-static bool wait_gone(struct round *r)
-{
-	int64_t deadline = shmk_deadline_ms(20000);
-	struct shmk_pool_stat stat;
-
-	do {
-		r->s->backend->reap(r->s);
-		must("stat", shmk_pool_stat(r->s, &stat));
-		if (stat.peers_now == 1)
-			return true;
-	} while (now_ns() < deadline);
-	return sweep_fail("%u peers are still there", stat.peers_now);
-}
-
 static bool whole(const struct shmk_msg *msg, int *byte)
 {
 	const unsigned char *p = msg->data;
@@ -358,7 +336,7 @@ static bool survivor(struct round *r, bool eats, bool counts)
 	unsigned int nr = 0, ours = 0, i;
 	int byte, refs;
 
-	if (!wait_gone(r) || !check_pool(r, "after the death") || !take_all(r, held, &nr, &ours))
+	if (!pool_alone(r->s) || !pool_sound(r->s, "after the death") || !take_all(r, held, &nr, &ours))
 		return false;
 	must("stat", shmk_pool_stat(r->s, &stat));
 	if (ours > r->put || stat.lost_messages > r->put - ours ||
@@ -383,7 +361,7 @@ static bool survivor(struct round *r, bool eats, bool counts)
 	must("stat", shmk_pool_stat(r->s, &stat));
 	if (stat.blocks_used)
 		return sweep_fail("%llu blocks are still in use", (unsigned long long)stat.blocks_used);
-	return check_pool(r, "at the end");
+	return pool_sound(r->s, "at the end");
 }
 
 /* -------------------------------------------------------------- sweeping -- */
@@ -404,15 +382,7 @@ static void sweep(const struct op *op)
 		shmk_detach(r.s);
 		last = n;
 	}
-	if (!ok)
-		ksft_test_result_fail("%s killed after %ld instructions: %s\n", op->name, last,
-				      sweep_why);
-	else if (last < op->points)
-		ksft_test_result_fail("%s has only %ld kill points, not %ld\n", op->name, last,
-				      op->points);
-	else
-		ksft_test_result_pass("%s is exact # at %ld kill points of %ld instructions\n",
-				      op->name, points, last);
+	sweep_result(op->name, ok, last, op->points, points);
 }
 
 static const struct op *op_find(const char *name)

@@ -12,8 +12,7 @@
 #ifndef SURVIVOR_H
 #define SURVIVOR_H
 
-#include "internal.h"
-#include "sweep.h"
+#include "after.h"
 #include "wrap.h"
 
 #define CAPACITY	8
@@ -82,15 +81,6 @@ static inline void send_id(struct shmk *s, struct shmk_queue *q, uint32_t id)
 
 /* -------------------------------------------------------- the survivor -- */
 
-static inline bool check_pool(struct round *r, const char *when)
-{
-	char report[256];
-
-	if (shmk_pool_check(r->s, report, sizeof(report)))
-		return sweep_fail("%s: %s", when, report);
-	return true;
-}
-
 /* All that is in a queue, each id at most once. */
 static inline bool drain(struct shmk_queue *q, uint64_t seen[4], unsigned int *nr)
 {
@@ -140,42 +130,6 @@ static inline bool refill(struct round *r, struct shmk_queue *q)
 	return true;
 }
 
-/* All of the pool can be had again, and all of it is free when given back. */
-static inline bool all_memory_back(struct round *r)
-{
-	static struct shmk_msg msg[POOL_BYTES >> 16];
-	struct shmk_pool_stat stat;
-	unsigned int n, i;
-
-	for (n = 0; n < POOL_BYTES >> 16; n++)
-		if (shmk_alloc(r->s, 60 << 10, 0, &msg[n]))
-			break;
-	for (i = 0; i < n; i++)
-		shmk_free(&msg[i]);
-	must("stat", shmk_pool_stat(r->s, &stat));
-	if (stat.blocks_used)
-		return sweep_fail("%llu blocks (%llu bytes) are still in use",
-			    (unsigned long long)stat.blocks_used,
-			    (unsigned long long)stat.bytes_used);
-	if (n != POOL_BYTES >> 16)
-		return sweep_fail("only %u of %lu spans can be allocated", n, POOL_BYTES >> 16);
-	return true;
-}
-
-static inline bool wait_gone(struct round *r)
-{
-	int64_t deadline = shmk_deadline_ms(20000);
-	struct shmk_pool_stat stat;
-
-	do {
-		r->s->backend->reap(r->s);
-		must("stat", shmk_pool_stat(r->s, &stat));
-		if (stat.peers_now == 1)
-			return true;
-	} while (now_ns() < deadline);
-	return sweep_fail("%u peers are still there", stat.peers_now);
-}
-
 static inline bool survivor(enum does does, struct round *r, unsigned int put)
 {
 	uint64_t seen[4] = { 0 };
@@ -183,7 +137,7 @@ static inline bool survivor(enum does does, struct round *r, unsigned int put)
 	unsigned int nr = 0, missing = 0, small = 0;
 	uint32_t id;
 
-	if (!wait_gone(r) || !check_pool(r, "after the death"))
+	if (!pool_alone(r->s) || !pool_sound(r->s, "after the death"))
 		return false;
 	if (!drain(r->q, seen, &nr) || !drain(r->sp, seen, &nr))
 		return false;
@@ -204,7 +158,7 @@ static inline bool survivor(enum does does, struct round *r, unsigned int put)
 			    (unsigned long long)stat.lost_messages);
 	if (!refill(r, r->q) || !refill(r, r->sp))
 		return false;
-	return all_memory_back(r) && check_pool(r, "at the end");
+	return pool_memory_back(r->s, POOL_BYTES) && pool_sound(r->s, "at the end");
 }
 
 static inline void round_open(struct round *r)

@@ -141,6 +141,21 @@ static inline long sweep_next(long n)
 }
 
 /*
+ * What came of a sweep whose last victim was killed after @last instructions, of which there have
+ * to be @least. What differs from run to run is behind the #.
+ */
+static inline void sweep_result(const char *name, bool ok, long last, long least, long points)
+{
+	if (!ok)
+		ksft_test_result_fail("%s killed after %ld instructions: %s\n", name, last, sweep_why);
+	else if (last < least)
+		ksft_test_result_fail("%s has only %ld kill points, not %ld\n", name, last, least);
+	else
+		ksft_test_result_pass("%s is exact # at %ld kill points of %ld instructions\n", name,
+				      points, last);
+}
+
+/*
  * A step hands over between two processes. On two processors each hand-over is
  * an interrupt to another one, and in a guest that processor may not even be
  * running: measured 100 times as slow with two guests on two cores.

@@ -17,7 +17,7 @@
 
 #include "../lib/topic.h"
 #include "kselftest.h"
-#include "sweep.h"
+#include "after.h"
 
 #define POOL_BYTES	(1UL << 20)
 #define READERS		3
@@ -329,15 +329,6 @@ static bool wait_gone(struct round *r)
 	return sweep_fail("%u peers after the death", stat.peers_now);
 }
 
-static bool check_pool(struct round *r, const char *when)
-{
-	char report[256];
-
-	if (shmk_pool_check(r->s, report, sizeof(report)))
-		return sweep_fail("%s: %s", when, report);
-	return true;
-}
-
 /* All that can still be read, without a gap, the last one last. */
 static bool check_messages(struct round *r, uint64_t *last)
 {
@@ -419,14 +410,14 @@ static bool check_nothing_left(struct round *r)
 	if (ret)
 		return sweep_fail("the pool cannot be had as a whole: %s", strerror(-ret));
 	shmk_free(&msg);
-	return check_pool(r, "at the end");
+	return pool_sound(r->s, "at the end");
 }
 
 static bool survivor(struct round *r)
 {
 	uint64_t last;
 
-	return wait_gone(r) && check_pool(r, "after the death") && check_messages(r, &last) &&
+	return wait_gone(r) && pool_sound(r->s, "after the death") && check_messages(r, &last) &&
 	       check_writing(r, last) && check_rows(r) && check_nothing_left(r);
 }
 
