@@ -566,8 +566,13 @@ static int vain_check(struct shmk_queue *q, uint32_t side)
 
 int wait_look(struct shmk_queue *q, uint32_t side, int64_t deadline)
 {
-	int ret = wait_side(q, side, deadline);
+	int ret;
 
+	/* Who polls does not get further. */
+	if (deadline == SHMK_TRY && likely(!READ_ONCE(q->side[side].exported)) &&
+	    !side_over(q, side) && !side_hung_up(q, side))
+		return -EAGAIN;
+	ret = wait_side(q, side, deadline);
 	return ret ? ret : vain_check(q, side);
 }
 

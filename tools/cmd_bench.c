@@ -31,7 +31,7 @@ static const char *const default_cases[] = {
 	"stream:48", "stream:64", "stream+touch:4096", "stream+touch:65536", "stream+touch:1048576",
 	"stream+1000:64", "stream+sleep:48", "stream+sleep:64",
 	"fan4x1+sleep:48", "fan1x4+sleep:48", "fan4x4+sleep:48",
-	"cost:alloc", "cost:attach", "cost:queue", "cost:settle", "cost:death", "cost:memory",
+	"cost:alloc", "cost:attach", "cost:pages", "cost:queue", "cost:settle", "cost:death", "cost:memory",
 	"cost:topic",
 };
 

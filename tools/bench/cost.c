@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <linux/shmk.h>
@@ -59,7 +60,8 @@ static void make_pool(struct shmk_pool_opts *opts)
 	snprintf(uri, sizeof(uri), "%s", base ? base : "local:bench");
 	snprintf(uri + strlen(uri), sizeof(uri) - strlen(uri), "-%d", (int)getpid());
 	opts->flags |= SHMK_POOL_PERSIST;
-	opts->page_bytes = on_module() ? 2 << 20 : 4096;
+	if (!opts->page_bytes)
+		opts->page_bytes = on_module() ? 2 << 20 : 4096;
 	ret = shmk_pool_create(uri, opts);
 	if (ret == -EOPNOTSUPP) {
 		opts->page_bytes = 4096;
@@ -203,6 +205,45 @@ static void cost_attach(void)
 	       median(x, nr));
 	close(fd);
 	drop_pool();
+}
+
+/* ---------------------------------------------------------------- pages -- */
+
+/* The first touch of all of a block of 128 MiB, after attaching: page faults, and time. */
+static void touch(uint32_t page_bytes, const char *name)
+{
+	static double took[ROUNDS], faults[ROUNDS];
+	struct shmk_pool_opts opts = { .bytes = 256 << 20, .page_bytes = page_bytes };
+	struct rusage before, after;
+	struct shmk_msg m;
+	struct shmk *s;
+	uint64_t begin;
+	int i, nr = 5;
+
+	make_pool(&opts);
+	for (i = 0; i < nr; i++) {
+		s = attach(0);
+		check("alloc", shmk_alloc(s, 128 << 20, 0, &m));
+		getrusage(RUSAGE_SELF, &before);
+		begin = bench_ticks();
+		for (size_t at = 0; at < 128 << 20; at += 4096)
+			((volatile char *)m.data)[at] = 1;
+		took[i] = ticks_ns(begin);
+		getrusage(RUSAGE_SELF, &after);
+		faults[i] = (double)(after.ru_minflt - before.ru_minflt);
+		shmk_detach(s);
+	}
+	printf(" %s_faults=%.0f %s_us=%.1f", name, median(faults, nr), name, median(took, nr) / 1e3);
+	drop_pool();
+}
+
+static void cost_pages(void)
+{
+	printf("cost pages 134217728");
+	touch(4096, "touch_4K");
+	if (!strncmp(getenv("SHMK_BENCH_POOL") ?: "", "shmk:", 5))
+		touch(2 << 20, "touch_2M");
+	putchar('\n');
 }
 
 /* ---------------------------------------------------------------- queue -- */
@@ -536,6 +577,7 @@ int bench_cost(const char *what)
 		void (*run)(void);
 	} costs[] = {
 		{ "alloc", cost_alloc }, { "attach", cost_attach }, { "queue", cost_queue },
+		{ "pages", cost_pages },
 		{ "settle", cost_settle }, { "death", cost_death }, { "memory", cost_memory },
 		{ "topic", cost_topic },
 	};
