@@ -65,9 +65,10 @@ static int __init shmk_init(void)
 	err = shmk_sysfs_init();
 	if (err)
 		goto exit_peers;
+	shmk_debugfs_init();
 	err = shmk_netlink_init();
 	if (err)
-		goto exit_sysfs;
+		goto exit_debugfs;
 	err = misc_register(&device);
 	if (err)
 		goto exit_netlink;
@@ -75,7 +76,8 @@ static int __init shmk_init(void)
 
 exit_netlink:
 	shmk_netlink_exit();
-exit_sysfs:
+exit_debugfs:
+	shmk_debugfs_exit();
 	shmk_sysfs_exit();
 exit_peers:
 	shmk_peers_exit();
@@ -87,12 +89,14 @@ static void __exit shmk_exit(void)
 	misc_deregister(&device);
 	shmk_peers_exit();
 	shmk_netlink_exit();	/* the last peers had their news */
+	shmk_debugfs_exit();
 	shmk_sysfs_exit();
 }
 
 module_init(shmk_init);
 module_exit(shmk_exit);
 
+MODULE_AUTHOR("shmk maintainers");
 MODULE_DESCRIPTION("Crash-safe shared memory transport");
 MODULE_LICENSE("GPL");
 MODULE_VERSION(SHMK_VERSION);

@@ -657,6 +657,7 @@ static int add_locked(struct shmk_pool *pool)
 
 static void del_locked(struct shmk_pool *pool)
 {
+	shmk_debugfs_del(pool);
 	hide_all_locked(pool);
 	if (pool->sysfs.kobj.state_in_sysfs)
 		kobject_del(&pool->sysfs.kobj);
@@ -670,6 +671,8 @@ int shmk_sysfs_add(struct shmk_pool *pool)
 	err = add_locked(pool) ?: show_all_locked(pool);
 	if (err)
 		del_locked(pool);
+	else
+		shmk_debugfs_add(pool);
 	mutex_unlock(&pool->sysfs.lock);
 	return err;
 }

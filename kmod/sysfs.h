@@ -10,6 +10,7 @@
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
+struct dentry;
 struct shmk_event;
 struct shmk_pool;
 struct shmk_status;
@@ -42,6 +43,8 @@ struct shmk_shown_table {
  * struct shmk_sysfs - of one pool
  * @kobj: its directory; the last reference frees the pool
  * @lock: who adds or removes anything; protects what says so
+ * @debug_dir: of the pool in debugfs
+ * @going: who searches there shall give up
  * @work: brings what is shown up to date, for who must not do it itself
  */
 struct shmk_sysfs {
@@ -49,6 +52,8 @@ struct shmk_sysfs {
 	struct mutex lock;	/* directories, ones */
 	struct work_struct work;
 	struct shmk_shown_table tables[SHMK_NR_SHOWN];
+	struct dentry *debug_dir;	/* lock; debugfs.c */
+	bool going;			/* written under lock */
 };
 
 int shmk_sysfs_init(void);
@@ -61,5 +66,11 @@ void shmk_sysfs_del(struct shmk_pool *pool);
 void shmk_sysfs_uevent(const struct shmk_event *event, u64 id, const char *name);
 void shmk_sysfs_changed(struct shmk_pool *pool, enum shmk_shown shown, u32 id);
 void shmk_sysfs_added(struct shmk_pool *pool, enum shmk_shown shown, u32 id);
+
+/* debugfs.c */
+void shmk_debugfs_init(void);
+void shmk_debugfs_exit(void);
+void shmk_debugfs_add(struct shmk_pool *pool);
+void shmk_debugfs_del(struct shmk_pool *pool);
 
 #endif
