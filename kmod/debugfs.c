@@ -49,7 +49,10 @@ struct look {
 	struct shmk_capsule capsule;
 };
 
-/* Looks for the next from @index on, at no more than CHUNK. 1: found, 0: not yet, -1: there is no more. */
+/*
+ * Looks for the next from @index on, at no more than CHUNK. 1: found, 0: not yet, -1: there is no
+ * more.
+ */
 typedef int (*find_fn)(struct look *l);
 
 static const char *name_in(const char *const *names, u32 nr, u32 i)

@@ -41,6 +41,7 @@
 #include "point.h"
 #include "pool.h"
 #include "queue.h"
+#include "trace.h"
 
 #define DEFAULT_PEERS	1024
 #define DEFAULT_QUEUES	1024
@@ -252,8 +253,10 @@ static struct shmk_pool *table_leave(struct shmk_pool *pool)
 	list_del_init(&pool->node_in_forebears);
 	heir = pool->heir;
 	/* Of itself; who destroys or resets it tells so. */
-	if (pool->ready && !shmk_pool_is_reset(pool) && (pool->named || !pool->name[0]))
+	if (pool->ready && !shmk_pool_is_reset(pool) && (pool->named || !pool->name[0])) {
 		tell(pool, SHMK_EV_DESTROYED);
+		trace_shmk_pool_destroyed(pool);
+	}
 	total_bytes -= pool->memory_bytes;
 	nr_pools--;
 	mutex_unlock(&pools_lock);
@@ -545,6 +548,7 @@ static void publish_locked(struct shmk_pool *pool)
 	smp_store_release(&pool->status->magic, SHMK_LAYOUT_MAGIC);
 	pool->ready = true;
 	tell(pool, SHMK_EV_CREATED);
+	trace_shmk_pool_created(pool);
 }
 
 /**
@@ -795,6 +799,7 @@ int shmk_pool_destroy(const struct shmk_pool_destroy *args)
 	put_persistence(pool);
 	shmk_pass(SHMK_AT_DESTROY_UNNAMED);
 	shmk_event_push(pool, &event, NULL, current_euid());
+	trace_shmk_pool_destroyed(pool);
 	shmk_event_wake(pool);
 	shmk_pool_put(pool);
 	return 0;
@@ -944,6 +949,7 @@ int shmk_pool_reset(const struct shmk_pool_reset *args)
 		unclaim(old);
 	} else {
 		shmk_event_push(old, &event, NULL, current_euid());
+		trace_shmk_pool_reset(old);
 		shmk_event_wake(old);
 		shmk_queue_wake_all(old);
 	}

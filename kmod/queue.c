@@ -311,6 +311,7 @@ static void finish_remove(struct shmk_pool *pool, struct shmk_queue *queue, stru
 	count_locked(pool, -1);
 	shmk_sysfs_changed(pool, SHMK_SHOWN_QUEUES, queue_id(pool, queue));
 	tell(pool, peer, SHMK_EV_QUEUE_REMOVED, queue_id(pool, queue));
+	trace_shmk_queue_removed(pool, queue_id(pool, queue), queue->name);
 	spin_unlock(&pool->lock);
 	shmk_event_wake(pool);
 }
@@ -394,6 +395,7 @@ void shmk_queue_publish(struct shmk_peer *peer, const struct shmk_queue_create *
 	smp_store_release(&qs->word, SHMK_QUEUE_WORD(args->gen, args->flags, SHMK_QUEUE_READY));
 	count_locked(pool, 1);
 	tell(pool, peer, SHMK_EV_QUEUE_CREATED, args->id);
+	trace_shmk_queue_created(pool, args->id, queue->name);
 	spin_unlock(&pool->lock);
 	shmk_pass(SHMK_AT_QUEUE_PUBLISHED);
 	shmk_event_wake(pool);

@@ -160,6 +160,67 @@ DEFINE_EVENT(shmk_block, shmk_unpinned,
 	TP_ARGS(pool, block)
 );
 
+DECLARE_EVENT_CLASS(shmk_whole,
+	TP_PROTO(const struct shmk_pool *pool),
+	TP_ARGS(pool),
+	TP_STRUCT__entry(
+		__array(char, pool, SHMK_NAME_LEN)
+		__field(u64, id)
+		__field(u64, memory)
+	),
+	TP_fast_assign(
+		strscpy(__entry->pool, pool->name, SHMK_NAME_LEN);
+		__entry->id = pool->id;
+		__entry->memory = pool->memory_bytes;
+	),
+	TP_printk("pool=%s id=%llu memory=%llu", __entry->pool, __entry->id, __entry->memory)
+);
+
+/* A pool may be found from now on. */
+DEFINE_EVENT(shmk_whole, shmk_pool_created,
+	TP_PROTO(const struct shmk_pool *pool),
+	TP_ARGS(pool)
+);
+
+/* Its name is gone, or all of it. */
+DEFINE_EVENT(shmk_whole, shmk_pool_destroyed,
+	TP_PROTO(const struct shmk_pool *pool),
+	TP_ARGS(pool)
+);
+
+/* Its name is another one's, of which shmk_pool_created has told. */
+DEFINE_EVENT(shmk_whole, shmk_pool_reset,
+	TP_PROTO(const struct shmk_pool *pool),
+	TP_ARGS(pool)
+);
+
+DECLARE_EVENT_CLASS(shmk_part,
+	TP_PROTO(const struct shmk_pool *pool, u32 queue, const char *name),
+	TP_ARGS(pool, queue, name),
+	TP_STRUCT__entry(
+		__field(u64, pool)
+		__field(u32, queue)
+		__array(char, name, SHMK_NAME_LEN)
+	),
+	TP_fast_assign(
+		__entry->pool = pool->id;
+		__entry->queue = queue;
+		strscpy(__entry->name, name, SHMK_NAME_LEN);
+	),
+	TP_printk("pool=%llu queue=%u name=%s", __entry->pool, __entry->queue, __entry->name)
+);
+
+/* A queue or topic is there, or is not any more. */
+DEFINE_EVENT(shmk_part, shmk_queue_created,
+	TP_PROTO(const struct shmk_pool *pool, u32 queue, const char *name),
+	TP_ARGS(pool, queue, name)
+);
+
+DEFINE_EVENT(shmk_part, shmk_queue_removed,
+	TP_PROTO(const struct shmk_pool *pool, u32 queue, const char *name),
+	TP_ARGS(pool, queue, name)
+);
+
 DECLARE_EVENT_CLASS(shmk_side,
 	TP_PROTO(const struct shmk_pool *pool, u32 queue, u32 side),
 	TP_ARGS(pool, queue, side),

@@ -552,6 +552,20 @@ udev_gives_the_device_to_the_group() {
 	udev_does_ wrong && { echo "a wrong key passes"; exit 1; }
 	true
 }
+the_module_tells_about_itself() {
+	command -v modinfo > /dev/null || skip "no modinfo here"
+	set -- "${self%/*}"/../build/*/shmk.ko
+	[ -e "$1" ] || skip "no module here"
+	for ko; do
+		for f in author description license version; do
+			[ "$(modinfo -F $f "$ko")" ] || { echo "$ko: no $f"; exit 1; }
+		done
+		modinfo -F parmtype "$ko" | sed 's/:.*//' | sort > params
+		modinfo -F parm "$ko" | sed -n 's/:[^ ].* (.*)$//p' | sort | diff params - ||
+			{ echo "$ko: parameters without a description"; exit 1; }
+		[ "$(grep -c . params)" -ge 5 ] || { cat params; exit 1; }
+	done
+}
 # all_json_: what each command prints with --json, into files json.*
 all_json_() {
 	forwarder_

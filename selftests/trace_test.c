@@ -149,4 +149,45 @@ TEST_F(trace, a_life_is_told)
 	EXPECT_EQ(NULL, line(settled, "shmk_settled:", "took_ns=0"));
 }
 
+TEST_F(trace, pools_queues_and_who_is_stuck_are_told)
+{
+	struct shmk_queue_opts q_opts = { .flags = SHMK_QUEUE_CREATE };
+	struct shmk_event event = { .type = 0 };
+	struct shmk_queue *q;
+	const char *at;
+
+	ASSERT_EQ(0, shmk_queue_open(self->s, "traced", &q_opts, SHMK_TRY, &q));
+	shmk_queue_close(q);
+	ASSERT_EQ(0, shmk_queue_remove(self->s, "traced"));
+	ASSERT_EQ(0, shmk_stuck_after(self->s, 20));
+	while (event.type != SHMK_EV_STUCK)
+		if (shmk_event_next(self->s, &event))
+			usleep(1000);
+	shmk_not_stuck(self->s);
+	while (event.type != SHMK_EV_UNSTUCK)
+		if (shmk_event_next(self->s, &event))
+			usleep(1000);
+	ASSERT_EQ(0, shmk_pool_reset(self->uri, SHMK_RESET_FORCE));
+	shmk_detach(self->s);
+	self->s = NULL;
+	ASSERT_TRUE(read_trace(self->text, 1 << 20));
+
+	at = line(self->text, "shmk_pool_created:", self->pool);
+	ASSERT_NE(NULL, at);
+	at = line(at, "shmk_queue_created:", "queue=0 name=traced");
+	ASSERT_NE(NULL, at);
+	at = line(at, "shmk_queue_removed:", "queue=0 name=traced");
+	ASSERT_NE(NULL, at);
+	at = line(at, "shmk_stuck:", "deadline_ms=20");
+	ASSERT_NE(NULL, at);
+	at = line(at, "shmk_unstuck:", self->pool);
+	ASSERT_NE(NULL, at);
+	at = line(at, "shmk_pool_created:", self->pool);
+	ASSERT_NE(NULL, at);
+	at = line(at, "shmk_pool_reset:", self->pool);
+	ASSERT_NE(NULL, at);
+	/* With the last who was in the old one. */
+	EXPECT_NE(NULL, line(at, "shmk_pool_destroyed:", self->pool));
+}
+
 TEST_HARNESS_MAIN
