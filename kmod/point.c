@@ -24,6 +24,7 @@
 #include <linux/string.h>
 #include <linux/sysfs.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include "point.h"
 
@@ -264,10 +265,34 @@ static noinline void bug_lock_order(void)
 	mutex_unlock(&b);
 }
 
+static unsigned long raced;	/* protected by nothing: that is the bug */
+
+static noinline void bug_data_race_side(struct work_struct *unused)
+{
+	unsigned long end = jiffies + HZ;
+
+	while (time_before(jiffies, end)) {
+		raced++;
+		cpu_relax();	/* it is in memory each time */
+	}
+}
+
+static noinline void bug_data_race(void)
+{
+	struct work_struct other;
+
+	INIT_WORK_ONSTACK(&other, bug_data_race_side);
+	queue_work(system_unbound_wq, &other);
+	bug_data_race_side(NULL);
+	flush_work(&other);
+	destroy_work_on_stack(&other);
+}
+
 static const struct {
 	const char *name;
 	void (*commit)(void);
 } bugs[] = {
+	{ "data_race", bug_data_race },
 	{ "use_after_free", bug_use_after_free },
 	{ "beyond_the_end", bug_beyond_the_end },
 	{ "memory_leak", bug_memory_leak },

@@ -532,13 +532,19 @@ static void refresh_locked(struct shmk_pool *pool, enum shmk_shown shown, u32 id
 		show_one(pool, shown, id, gen);
 }
 
+/* Bits are set at any moment; who sets one that is missed here looks again, or has it done. */
+static u32 next_stale(const struct shmk_shown_table *table, u32 from)
+{
+	return data_race(find_next_bit(table->stale, table->end, from));
+}
+
 static void refresh_table_locked(struct shmk_pool *pool, enum shmk_shown shown)
 {
 	struct shmk_shown_table *table = &pool->sysfs.tables[shown];
 	u32 id;
 
 	lockdep_assert_held(&pool->sysfs.lock);
-	for_each_set_bit(id, table->stale, table->end) {
+	for (id = next_stale(table, 0); id < table->end; id = next_stale(table, id + 1)) {
 		refresh_locked(pool, shown, id);
 		cond_resched();
 	}

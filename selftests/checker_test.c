@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * checker_test.c - do the debug kernel's checkers see a bug of the module?
+ * checker_test.c - do the checkers of the debug kernel, or of kcsan, see a bug of the module?
  *
  * The module with hooks commits one of each kind; the kernel's log, or the
  * checker's own list, must say so. Runs in a guest of its own, which neither
@@ -67,10 +67,15 @@ static bool leak_is_listed(void)
 	return file_says(KMEMLEAK, "bug_memory_leak");
 }
 
-int main(void)
+struct bug {
+	const char *bug, *report;
+};
+
+/* With "kcsan" for that kernel's checker, else for those of the debug kernel. */
+int main(int argc, char **argv)
 {
 	/* The first one first: lockdep finds one bug and goes home, or with KASAN's first. */
-	static const struct { const char *bug, *report; } cases[] = {
+	static const struct bug debug_cases[] = {
 		{ "lock_order", "possible circular locking dependency detected" },
 		{ "use_after_free", "KASAN: slab-use-after-free in bug_use_after_free" },
 		{ "beyond_the_end", "KASAN: slab-out-of-bounds in bug_beyond_the_end" },
@@ -78,14 +83,20 @@ int main(void)
 		{ "memory_leak", NULL },
 		{ "page_leak", NULL },
 	};
+	static const struct bug kcsan_cases[] = {
+		{ "data_race", "KCSAN: data-race in bug_data_race_side" },
+	};
+	bool kcsan = argc > 1 && !strcmp(argv[1], "kcsan");
+	const struct bug *cases = kcsan ? kcsan_cases : debug_cases;
+	size_t nr = (kcsan ? sizeof(kcsan_cases) : sizeof(debug_cases)) / sizeof(*cases);
 	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	bool found;
 
 	text = malloc(TEXT_MAX);
 	ksft_print_header();
-	ksft_set_plan(sizeof(cases) / sizeof(*cases));
+	ksft_set_plan((unsigned int)nr);
 	lseek(kmsg, 0, SEEK_END);
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+	for (size_t i = 0; i < nr; i++) {
 		found = put(BUG, cases[i].bug);
 		if (cases[i].report)
 			found = found && log_says(kmsg, cases[i].report);

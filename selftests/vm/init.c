@@ -160,6 +160,39 @@ static bool is_complaint(int level, const char *text)
 	return level <= 4 && !strncmp(text, "shmk", 4);
 }
 
+/*
+ * KCSAN's reports have many lines, and most are about the rest of the kernel: "BUG: KCSAN:
+ * data-race in A / B", and for each side "read to 0x... of 8 bytes by task ...", and where
+ * that was, innermost first. One counts if either side was in the module's code.
+ */
+static bool is_kcsan(const char *text)
+{
+	static char title[256];
+	static int frames;
+	static unsigned int others;
+
+	if (strstr(text, "BUG: KCSAN:")) {
+		if (title[0] && ++others == 1)
+			report("info ", "%s: not in the module, like others that are not told", title);
+		snprintf(title, sizeof(title), "%s", text);
+		frames = 0;
+		return true;
+	}
+	if (!title[0])
+		return false;
+	if (strstr(text, " bytes by ")) {
+		frames = 2;
+	} else if (frames > 0) {
+		frames--;
+		if (strstr(text, "[shmk]")) {
+			if (!bugs_wanted)
+				report("klog ", "%s", title);
+			title[0] = '\0';
+		}
+	}
+	return true;
+}
+
 static void check_kmsg(void)
 {
 	char rec[8192], *text;
@@ -181,7 +214,7 @@ static void check_kmsg(void)
 			continue;
 		text++;
 		text[strcspn(text, "\n")] = '\0';
-		if (is_complaint(level, text) && !bugs_wanted)
+		if (!is_kcsan(text) && is_complaint(level, text) && !bugs_wanted)
 			report("klog ", "%s", text);
 	}
 }
