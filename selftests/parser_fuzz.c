@@ -866,6 +866,7 @@ static void run_input(const struct noun *n, const unsigned char *data, size_t le
 static void place_make(void)
 {
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC), out = dup(STDOUT_FILENO);
+	const char *v = getenv("V");
 
 	strcpy(place, "/dev/shm/shmk_fuzz.XXXXXX");
 	if (!mkdtemp(place) || setenv("SHMK_LOCAL_DIR", place, 1) || null < 0 || out < 0)
@@ -873,7 +874,7 @@ static void place_make(void)
 	if (chdir(place))
 		abort();
 	report = fdopen(out, "w");
-	if (!getenv("V")) {
+	if (!v || !*v) {
 		dup2(null, STDOUT_FILENO);
 		stderr = fdopen(null, "w");	/* the checkers write past it */
 	}
