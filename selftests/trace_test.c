@@ -75,6 +75,31 @@ FIXTURE_TEARDOWN(trace)
 	free(self->text);
 }
 
+static char state_of(pid_t pid)
+{
+	char path[32], text[512] = "";
+	const char *end;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+		return '?';
+	close(fd);
+	end = strrchr(text, ')');
+	return end ? end[2] : '?';
+}
+
+/* In its poll, and not only on its way there, however busy the machine is. */
+static void until_asleep(pid_t pid)
+{
+	for (int looks = 0; looks < 30; looks++) {
+		usleep(10000);
+		if (state_of(pid) != 'S')
+			looks = 0;
+	}
+}
+
 /* A child that holds three blocks, sends a short message to who sleeps, and is killed. */
 static void child(const char *uri)
 {
@@ -88,7 +113,7 @@ static void child(const char *uri)
 	for (i = 0; i < 3; i++)
 		if (shmk_alloc(s, 1000, 0, &msg[i]))
 			_exit(2);
-	usleep(300000);
+	until_asleep(getppid());
 	if (shmk_send_copy(q, "hello", 5, SHMK_TRY))
 		_exit(3);
 	raise(SIGKILL);
