@@ -8,6 +8,7 @@
 #   make demo           what shmk does, shown
 #   make bench          shmk and its peers side by side             [BENCH='-r 5 ping:64']
 #   make storm mutants explore fuzz   long modes of the tests: see Documentation/testing.rst
+#   make matrix         what passed where, into Documentation/testing.rst
 #   make sparse style   checkers
 #   make install        [DESTDIR= prefix=/usr/local]; modules_install for the running kernel
 #
@@ -259,7 +260,10 @@ bench-report:
 	@tools/bench/report $(B)/bench/results $(B)/bench/report
 
 # Long modes; what is short of them is part of check.
-.PHONY: storm mutants explore fuzz
+.PHONY: storm mutants explore fuzz matrix
+# What the runs in build/results say, into the documentation; MATRIX='--as 7.2=other'.
+matrix:
+	selftests/matrix $(MATRIX) --write Documentation/testing.rst $(wildcard $(B)/results/*.tsv)
 storm: selftests
 	$(B)/selftests/storm --kills 10000
 mutants:
@@ -280,7 +284,7 @@ parser-fuzz:
 	$(Q)for noun in $(nouns); do echo "$$noun:"; mkdir -p $(fuzzer)/corpus/$$noun; \
 		SHMK_FUZZ_NOUN=$$noun $(fuzzer)/selftests/parser_fuzz -max_len=2048 -timeout=30 \
 		-max_total_time=$$(($${SHMK_FUZZ_SECONDS:-300} / $(words $(nouns)))) -print_final_stats=1 \
-		-verbosity=0 -artifact_prefix=$(fuzzer)/$$noun- $(fuzzer)/corpus/$$noun \
+		-verbosity=0 -detect_leaks=0 -artifact_prefix=$(fuzzer)/$$noun- $(fuzzer)/corpus/$$noun \
 		$(CURDIR)/selftests/corpus/$$noun || exit; done
 
 # ---- installing ----
