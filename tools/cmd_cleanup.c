@@ -25,26 +25,6 @@ struct cleanup {
 	unsigned int nr_kept;
 };
 
-static int cannot(const char *uri, int err)
-{
-	switch (-err) {
-	case EBUSY:
-		return say_busy(uri, "cleaned up", NULL);
-	case ENOENT:
-	case ENODEV:
-		return say_no_pool(uri);
-	case EPERM:
-	case EACCES:
-		say("pool \"%s\" is not yours: ask its owner, see 'shmk ls'", uri);
-		return EXIT_PERM;
-	case EINVAL:
-		say("\"%s\" is no name of a pool: see 'shmk ls' for those there are", uri);
-		return EXIT_USAGE;
-	default:
-		return fail(err, "cannot clean up \"%s\"", uri);
-	}
-}
-
 /* The first call settles what the dead left of the name; the second takes a persistent pool. */
 static int clean_one(struct cleanup *c, const char *uri)
 {
@@ -55,7 +35,7 @@ static int clean_one(struct cleanup *c, const char *uri)
 	else if (n > 0)
 		n = 0;
 	if (n < 0)
-		return cannot(uri, n);
+		return pool_failed(uri, n, "clean up", "cleaned up");
 	c->removed++;
 	return EXIT_OK;
 }
@@ -101,7 +81,7 @@ static int clean_all(struct cleanup *c, const char *uri)
 		return EXIT_NOENT;
 	}
 	if (n < 0)
-		return cannot(uri, n);
+		return pool_failed(uri, n, "clean up", "cleaned up");
 	c->removed = n;
 	snprintf(scheme, sizeof(scheme), "%.*s", (int)strcspn(uri, ":"), uri);
 	n = shmk_pool_list(scheme, keep, c);

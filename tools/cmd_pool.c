@@ -383,24 +383,9 @@ static int remove_one(const char *uri, bool drain)
 {
 	int err = drain ? shmk_pool_drain(uri) : shmk_pool_destroy(uri);
 
-	switch (-err) {
-	case 0:
+	if (!err)
 		return EXIT_OK;
-	case ENOENT:
-	case ENODEV:
-		return say_no_pool(uri);
-	case EBUSY:
-		return say_busy(uri, "removed", NULL);
-	case EPERM:
-	case EACCES:
-		say("pool \"%s\" is not yours: ask its owner, see 'shmk ls'", uri);
-		return EXIT_PERM;
-	case EINVAL:
-		say("\"%s\" is no name of a pool: see 'shmk ls' for those there are", uri);
-		return EXIT_USAGE;
-	default:
-		return fail(err, "cannot %s pool \"%s\"", drain ? "drain" : "remove", uri);
-	}
+	return pool_failed(uri, err, drain ? "drain" : "remove", "removed");
 }
 
 static int rm(int argc, char **argv, bool drain)

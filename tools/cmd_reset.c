@@ -22,7 +22,7 @@ int64_t reset_queue(const char *pool, const char *queue)
 	return nr;
 }
 
-static int pool_failed(const char *pool, int err, bool force)
+static int not_reset(const char *pool, int err, bool force)
 {
 	switch (-err) {
 	case EBUSY:
@@ -30,9 +30,6 @@ static int pool_failed(const char *pool, int err, bool force)
 			return say_busy(pool, "reset", "--force resets it all the same");
 		say("somebody else is resetting pool \"%s\" right now: run the command again", pool);
 		return EXIT_BUSY;
-	case ENOENT:
-	case ENODEV:
-		return say_no_pool(pool);
 	case EPERM:
 	case EACCES:
 		say("not allowed to reset \"%s\": only its owner and root may, see 'shmk ls', and memory for both is charged",
@@ -43,11 +40,8 @@ static int pool_failed(const char *pool, int err, bool force)
 		say("no memory for a second \"%s\" beside the first: stop its users, then 'shmk pool rm %s'",
 		    pool, pool);
 		return EXIT_NOSPACE;
-	case EINVAL:
-		say("\"%s\" is no name of a pool: see 'shmk ls' for those there are", pool);
-		return EXIT_USAGE;
 	default:
-		return fail(err, "cannot reset pool \"%s\"", pool);
+		return pool_failed(pool, err, "reset", "reset");
 	}
 }
 
@@ -83,7 +77,7 @@ int reset_target(const struct target *t, bool force, bool json)
 	else
 		ret = shmk_pool_reset(t->pool, force ? SHMK_RESET_FORCE : 0);
 	if (ret < 0)
-		return t->queue[0] ? queue_failed(t, (int)ret) : pool_failed(t->pool, (int)ret, force);
+		return t->queue[0] ? queue_failed(t, (int)ret) : not_reset(t->pool, (int)ret, force);
 	if (!json) {
 		if (t->queue[0])
 			printf("%lld messages dropped from \"%s\"\n", (long long)ret, t->queue);

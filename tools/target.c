@@ -142,6 +142,26 @@ int say_no_pool(const char *uri)
 	return EXIT_NOENT;
 }
 
+int pool_failed(const char *uri, int err, const char *verb, const char *done)
+{
+	switch (-err) {
+	case ENOENT:
+	case ENODEV:
+		return say_no_pool(uri);
+	case EBUSY:
+		return say_busy(uri, done, NULL);
+	case EPERM:
+	case EACCES:
+		say("pool \"%s\" is not yours: ask its owner, see 'shmk ls'", uri);
+		return EXIT_PERM;
+	case EINVAL:
+		say("\"%s\" is no name of a pool: see 'shmk ls' for those there are", uri);
+		return EXIT_USAGE;
+	default:
+		return fail(err, "cannot %s pool \"%s\"", verb, uri);
+	}
+}
+
 static int attach_failed(const struct target *t, int err)
 {
 	const char *size = human(t->size ? t->size : DEFAULT_POOL_BYTES);

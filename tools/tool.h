@@ -143,6 +143,9 @@ int say_busy(const char *uri, const char *what, const char *hint);
 /* Tells that there is none, or not even a module. Returns EXIT_NOENT. */
 int say_no_pool(const char *uri);
 
+/* Tells why something cannot be done with a whole pool: "remove", "removed". Returns an exit status. */
+int pool_failed(const char *uri, int err, const char *verb, const char *done);
+
 /* Living full members of the pool but this one: who could still send something. */
 unsigned int other_members(struct shmk *s);
 
