@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 
 #include "lib_test.h"
+#include "textfile.h"
 #include "kselftest_harness.h"
 
 #define BASE_A		100000U
@@ -32,16 +33,6 @@ static void must(bool ok, int code)
 		_exit(code);
 }
 
-static bool write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
 /* Only one with rights outside can map ids that are not its own. */
 static void map_ids(int from, pid_t pid, uint32_t base)
 {
@@ -50,9 +41,9 @@ static void map_ids(int from, pid_t pid, uint32_t base)
 	must(read(from, &byte, 1) == 1, 80);
 	snprintf(text, sizeof(text), "0 %u 1000", base);
 	snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
-	must(write_text(path, text), 81);
+	must(!write_text(path, text), 81);
 	snprintf(path, sizeof(path), "/proc/%d/gid_map", pid);
-	must(write_text(path, text), 82);
+	must(!write_text(path, text), 82);
 	_exit(0);
 }
 

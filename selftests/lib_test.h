@@ -187,6 +187,40 @@ static inline int child_kill(struct child *c)
 	return child_wait(c);
 }
 
+/*
+ * Three children that say 1 when they are at work, killed and started again @kills times. Waits
+ * until all are settled and @left peers are there. False: one ended by itself, it found something
+ * wrong; or they are not settled.
+ */
+static inline bool children_killed(struct shmk *s, void (*body)(struct child_end *end, void *arg),
+				   void *arg, unsigned int kills, unsigned int seed,
+				   unsigned int left)
+{
+	struct shmk_pool_stat st = { };
+	struct child c[3];
+	unsigned int i, n;
+	bool ok = true;
+
+	for (n = 0; n < kills + 3 && ok; n++) {
+		i = n < 3 ? n : (unsigned int)rand_r(&seed) % 3;
+		if (n >= 3) {
+			usleep((unsigned int)rand_r(&seed) % 3000);
+			ok = WTERMSIG(child_kill(&c[i])) == SIGKILL;
+		}
+		child_start(&c[i], body, arg);
+		ok = ok && child_hear(&c[i]) == 1;
+	}
+	for (i = 0; i < 3 && i < n; i++)
+		ok &= WTERMSIG(child_kill(&c[i])) == SIGKILL;
+	for (i = 0; i < 5000; i++) {
+		s->backend->reap(s);
+		if (!shmk_pool_stat(s, &st) && st.peers_now == left)
+			return ok;
+		usleep(1000);
+	}
+	return false;
+}
+
 /* --------------------------------------------------------------- events -- */
 
 /* The next event, waited for with its fd alone. */

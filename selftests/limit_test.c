@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "shmk_test.h"
+#include "textfile.h"
 #include "kselftest_harness.h"
 
 #define SPAN_BYTES	(256UL << 8)	/* at the default unit of 256 bytes */
@@ -21,35 +22,11 @@ static const struct test_who plain = { "plain user", 1000, 1000, 1000, 0, 0 };
 static const struct test_who other = { "other user", 1001, 1001, 1001, 0, 0 };
 static const struct test_who locker = { "with CAP_IPC_LOCK", 1000, 1000, 1000, 0, CAP(IPC_LOCK) };
 
-static int read_text(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
-
-	if (fd >= 0)
-		close(fd);
-	buf[n > 0 ? n : 0] = '\0';
-	return n < 0 ? -errno : 0;
-}
-
 static long long read_number(const char *path)
 {
 	char buf[64];
 
 	return read_text(path, buf, sizeof(buf)) ? -1 : atoll(buf);
-}
-
-static int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int err = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
 }
 
 static int write_number(const char *path, unsigned long long value)

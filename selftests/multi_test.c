@@ -444,26 +444,9 @@ static void worker(struct child_end *end, void *arg)
 
 TEST_F(multi, processes_that_pack_and_unpack_are_killed_at_random)
 {
-	unsigned int kills = loops(60), seed = 5, i;
-	struct child c[3];
+	unsigned int i;
 
-	for (i = 0; i < 3; i++) {
-		child_start(&c[i], worker, self->uri);
-		ASSERT_EQ(child_hear(&c[i]), 1);
-	}
-	while (kills--) {
-		i = (unsigned int)rand_r(&seed) % 3;
-		usleep((unsigned int)rand_r(&seed) % 3000);
-		ASSERT_EQ(WTERMSIG(child_kill(&c[i])), SIGKILL);
-		child_start(&c[i], worker, self->uri);
-		ASSERT_EQ(child_hear(&c[i]), 1);
-	}
-	for (i = 0; i < 3; i++)
-		ASSERT_EQ(WTERMSIG(child_kill(&c[i])), SIGKILL);
-	for (i = 0; i < 5000 && pool_stat(self->a).peers_now > 2; i++) {
-		self->a->backend->reap(self->a);
-		usleep(1000);
-	}
+	ASSERT_TRUE(children_killed(self->a, worker, self->uri, loops(60), 5, 2));
 	CHECK();
 	while ((int)(i = (unsigned int)shmk_recv_multi(self->qb, self->got, MOST, SHMK_TRY)) > 0) {
 		EXPECT_TRUE(sound(self->got, i));

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 
 #include "shmk_test.h"
+#include "textfile.h"
 #include "kselftest_harness.h"
 
 #define POOL_BYTES	(1UL << 20)
@@ -451,16 +452,6 @@ TEST_F_TIMEOUT(perm, list_leaves_out_what_the_caller_may_not_read, 120)
 
 /* ---- namespaces ---- */
 
-static bool write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
 /* The stranger, root in a user namespace of its own. False: not allowed here. */
 static bool become_root_of_nothing(void)
 {
@@ -468,9 +459,9 @@ static bool become_root_of_nothing(void)
 	prctl(PR_SET_DUMPABLE, 1);
 	if (unshare(CLONE_NEWUSER))
 		return false;
-	CHILD_CHECK(write_text("/proc/self/setgroups", "deny"));
-	CHILD_CHECK(write_text("/proc/self/uid_map", "0 1002 1"));
-	CHILD_CHECK(write_text("/proc/self/gid_map", "0 1002 1"));
+	CHILD_CHECK(!write_text("/proc/self/setgroups", "deny"));
+	CHILD_CHECK(!write_text("/proc/self/uid_map", "0 1002 1"));
+	CHILD_CHECK(!write_text("/proc/self/gid_map", "0 1002 1"));
 	CHILD_CHECK(geteuid() == 0 && getegid() == 0);
 	return true;
 }

@@ -522,32 +522,8 @@ static void worker(struct child_end *end, void *arg)
 
 TEST_F(share, processes_that_share_are_killed_at_random)
 {
-	unsigned int kills = loops(60000) / 1000, seed = 3, i;
-	struct child c[3];
-
-	for (i = 0; i < 3; i++) {
-		child_start(&c[i], worker, self->uri);
-		ASSERT_EQ(child_hear(&c[i]), 1);
-	}
-	while (kills--) {
-		i = (unsigned int)rand_r(&seed) % 3;
-		usleep((unsigned int)rand_r(&seed) % 3000);
-		/* 92: it found a payload that was not what it should be */
-		ASSERT_EQ(WTERMSIG(child_kill(&c[i])), SIGKILL);
-		child_start(&c[i], worker, self->uri);
-		ASSERT_EQ(child_hear(&c[i]), 1);
-	}
-	for (i = 0; i < 3; i++)
-		ASSERT_EQ(WTERMSIG(child_kill(&c[i])), SIGKILL);
-	for (i = 0; i < 5000; i++) {
-		struct shmk_pool_stat st;
-
-		self->a->backend->reap(self->a);
-		ASSERT_EQ(shmk_pool_stat(self->a, &st), 0);
-		if (st.peers_now == 2)
-			break;
-		usleep(1000);
-	}
+	/* 92: it found a payload that was not what it should be */
+	ASSERT_TRUE(children_killed(self->a, worker, self->uri, loops(60000) / 1000, 3, 2));
 	CHECK();
 	empty(self->qa);
 }

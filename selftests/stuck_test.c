@@ -12,6 +12,7 @@
 #include <sys/ptrace.h>
 
 #include "lib_test.h"
+#include "textfile.h"
 #include "kselftest_harness.h"
 
 #define CGROUP		"/sys/fs/cgroup/shmk-stuck-test"
@@ -46,32 +47,6 @@ FIXTURE_VARIANT_ADD(stuck, with_sqpoll) { .way = WITH_SQPOLL };
 FIXTURE_VARIANT_ADD(stuck, behind_a_hog) { .way = BEHIND_A_HOG };
 
 typedef FIXTURE_DATA(stuck) stuck_t;
-
-static int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int err = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
-static bool file_says(const char *path, const char *what)
-{
-	char buf[512] = "";
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return false;
-	if (read(fd, buf, sizeof(buf) - 1) < 0)
-		buf[0] = '\0';
-	close(fd);
-	return strstr(buf, what);
-}
 
 /* Waits for what the kernel says somewhere. */
 static bool comes_to_say(const char *path, const char *what)
