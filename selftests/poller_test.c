@@ -586,16 +586,12 @@ static void polls_marked(void *arg)
 	}
 }
 
-/* Says whether it left a message. */
-typedef bool (*meanwhile_t)(struct shmk_queue *mine, struct shmk_queue *others);
-
 static void sweep_poller(struct __test_metadata *_metadata, FIXTURE_DATA(poller) *self,
 			 bool armed_before, meanwhile_t meanwhile)
 {
 	struct stepped how = { .armed_before = armed_before };
 	struct shmk *s = join();
 	struct shmk_queue *others = nth(s, 1);
-	bool stopped = true;
 	uint64_t value;
 	pid_t pid;
 	int k;
@@ -605,34 +601,12 @@ static void sweep_poller(struct __test_metadata *_metadata, FIXTURE_DATA(poller)
 	ASSERT_LE(0, shmk_queue_fd(others, SHMK_RECV));
 	pin_to(0);
 	pid = child(polls_marked, &how);
-	trace_begin(pid);
-	for (k = first_step(); stopped; k += stride()) {
-		ASSERT_TRUE(runs_to(pid, MARK_ON));
-		stopped = step(pid, k);
-		ASSERT_TRUE(waits_well(pid, stopped, meanwhile(self->q[1], others), self->q[1]))
-			TH_LOG("lost after %d instructions", k);
-	}
-	TH_LOG("%d instructions until it slept", k);
+	k = steps_into_sleep(pid, self->q[1], others, meanwhile);
+	TH_LOG("%d instructions until it slept (negative: lost after so many)", k);
 	EXPECT_LT(100, k);
 	shmk_detach(s);
 	kill(pid, SIGKILL);
 	child_end(pid);
-}
-
-static bool sent(struct shmk_queue *mine, struct shmk_queue *others)
-{
-	(void)others;
-	CHECK(!put(mine, 1, SHMK_TRY));
-	return true;
-}
-
-static bool sent_and_taken(struct shmk_queue *mine, struct shmk_queue *others)
-{
-	uint64_t value;
-
-	CHECK(!put(mine, 1, SHMK_TRY));
-	CHECK(!get(others, &value, SHMK_TRY));
-	return false;
 }
 
 static bool sent_and_armed(struct shmk_queue *mine, struct shmk_queue *others)

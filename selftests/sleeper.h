@@ -442,4 +442,44 @@ static inline bool waits_well(pid_t pid, bool stopped, bool message, struct shmk
 	}
 }
 
+/* What happens beside one that goes to sleep. Says whether it left a message. */
+typedef bool (*meanwhile_t)(struct shmk_queue *mine, struct shmk_queue *others);
+
+static inline bool sent(struct shmk_queue *mine, struct shmk_queue *others)
+{
+	(void)others;
+	CHECK(!put(mine, 1, SHMK_TRY));
+	return true;
+}
+
+static inline bool sent_and_taken(struct shmk_queue *mine, struct shmk_queue *others)
+{
+	uint64_t value;
+
+	CHECK(!put(mine, 1, SHMK_TRY));
+	CHECK(!get(others, &value, SHMK_TRY));
+	return false;
+}
+
+/*
+ * Steps it into its sleep, a little further each time, and does @meanwhile there. How many
+ * instructions it took until it slept; negative: one was lost after so many.
+ */
+static inline int steps_into_sleep(pid_t pid, struct shmk_queue *mine, struct shmk_queue *others,
+				   meanwhile_t meanwhile)
+{
+	bool stopped = true;
+	int k;
+
+	trace_begin(pid);
+	for (k = first_step(); stopped; k += stride()) {
+		if (!runs_to(pid, MARK_ON))
+			return -k - 1;
+		stopped = step(pid, k);
+		if (!waits_well(pid, stopped, meanwhile(mine, others), mine))
+			return -k - 1;
+	}
+	return k;
+}
+
 #endif

@@ -1100,15 +1100,11 @@ static void waits_marked(void *arg)
 	}
 }
 
-/* Says whether it left a message. */
-typedef bool (*meanwhile_t)(struct shmk_queue *mine, struct shmk_queue *others);
-
 static void sweep_wait(struct __test_metadata *_metadata, FIXTURE_DATA(wait) *self,
 		       meanwhile_t meanwhile)
 {
 	struct shmk *s = join();
 	struct shmk_queue *others = queue(s, "q", 4);
-	bool stopped = true;
 	pid_t pid;
 	int k;
 
@@ -1116,39 +1112,17 @@ static void sweep_wait(struct __test_metadata *_metadata, FIXTURE_DATA(wait) *se
 	/* On one CPU a step costs two switches, else two wake-ups. */
 	pin_to(0);
 	pid = child(waits_marked, NULL);
-	trace_begin(pid);
-	for (k = first_step(); stopped; k += stride()) {
-		ASSERT_TRUE(runs_to(pid, MARK_ON));
-		stopped = step(pid, k);
-		ASSERT_TRUE(waits_well(pid, stopped, meanwhile(self->q, others), self->q))
-			TH_LOG("lost after %d instructions", k);
-	}
-	TH_LOG("%d instructions until it slept", k);
+	k = steps_into_sleep(pid, self->q, others, meanwhile);
+	TH_LOG("%d instructions until it slept (negative: lost after so many)", k);
 	EXPECT_LT(100, k);
 	shmk_detach(s);
 	kill(pid, SIGKILL);
 	child_end(pid);
 }
 
-static bool sent(struct shmk_queue *mine, struct shmk_queue *others)
-{
-	(void)others;
-	CHECK(!put(mine, 1, SHMK_TRY));
-	return true;
-}
-
 TEST_F_TIMEOUT(wait, a_message_at_any_instruction_of_going_to_sleep_ends_the_wait, 120)
 {
 	sweep_wait(_metadata, self, sent);
-}
-
-static bool sent_and_taken(struct shmk_queue *mine, struct shmk_queue *others)
-{
-	uint64_t value;
-
-	CHECK(!put(mine, 1, SHMK_TRY));
-	CHECK(!get(others, &value, SHMK_TRY));
-	return false;
 }
 
 TEST_F_TIMEOUT(wait, a_message_that_another_takes_does_not_spoil_the_next, 120)
