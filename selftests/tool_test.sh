@@ -206,6 +206,7 @@ events_tell_a_death() {
 	grep -q "^died .*pid $r, shmk: .*gave back .*messages* lost" text || { cat text; exit 1; }
 	json_ok json
 	grep -q "\"event\": \"died\".*\"pid\": $r," json || { cat json; exit 1; }
+	grep -q '"messages": [1-9][0-9]*, "redelivered": 0, ' json || { cat json; exit 1; }
 	[ $backend = local ] || grep -q '"reason": "killed", "code": 9' json || { cat json; exit 1; }
 	counter_is deaths 1
 	expect 7 shmk events "$pool" --type destroyed --count 1 --timeout 50ms

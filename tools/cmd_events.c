@@ -42,6 +42,7 @@ static void print_json(const struct shmk_event *e)
 	json_u64(&j, "blocks", e->blocks);
 	json_u64(&j, "bytes", e->bytes);
 	json_u64(&j, "messages", e->messages);
+	json_u64(&j, "redelivered", e->redelivered);
 	json_comm(&j, e->comm);
 	json_close(&j, '}');
 }
