@@ -601,9 +601,80 @@ static void netlink_call(void)
 		genl_close(&genl);
 }
 
-/* ---------------------------------------------------------- processes -- */
+/* ----------------------------------------------------------- coverage -- */
+
+/*
+ * On a kernel with KCOV, for which the module alone is compiled: which of its places were
+ * reached. The state of chance before a step that has reached a new one is kept, and
+ * the step taken again at other times, in other places.
+ */
+#define COVER_WORDS	(1U << 16)
+#define PLACES		(1U << 16)
+#define KEPT		1024
+
+#define KCOV_INIT_TRACE	_IOR('c', 1, unsigned long)
+#define KCOV_ENABLE	_IO('c', 100)
+
+struct coverage {
+	atomic_uint	nr_places, nr_kept;
+	atomic_uchar	place[PLACES];	/* by a hash of its address */
+	_Atomic uint64_t kept[KEPT];
+};
+
+static struct coverage *coverage;
+static unsigned long *cover;		/* of this process; NULL: none */
+
+static void cover_begin(void)
+{
+	int fd = open("/sys/kernel/debug/kcov", O_RDWR | O_CLOEXEC);
+	void *p;
+
+	if (fd < 0 || ioctl(fd, KCOV_INIT_TRACE, (unsigned long)COVER_WORDS))
+		return;
+	p = mmap(NULL, COVER_WORDS * sizeof(*cover), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p != MAP_FAILED && !ioctl(fd, KCOV_ENABLE, 0))
+		cover = p;
+	/* The file ends the tracing when it is closed, so it stays. */
+}
+
+/* What the step that began with @before has reached. */
+static void cover_look(uint64_t before)
+{
+	unsigned long nr = cover[0];
+	bool news = false;
+
+	for (unsigned long i = 1; i <= nr && i < COVER_WORDS; i++) {
+		uint32_t at = (uint32_t)((cover[i] * 0x9e3779b97f4a7c15ULL) >> 48);
+
+		if (atomic_exchange(&coverage->place[at], 1))
+			continue;
+		atomic_fetch_add(&coverage->nr_places, 1);
+		news = true;
+	}
+	cover[0] = 0;
+	if (news)
+		atomic_store(&coverage->kept[atomic_fetch_add(&coverage->nr_kept, 1) % KEPT], before);
+}
 
 static void step(void);
+
+static void step_covered(void)
+{
+	uint32_t nr = atomic_load(&coverage->nr_kept);
+	bool again = nr && rnd(4) == 0;
+	uint64_t own = rnd64(), before;
+
+	if (again)
+		state = atomic_load(&coverage->kept[rnd(nr < KEPT ? nr : KEPT)]);
+	before = state;
+	cover[0] = 0;
+	step();
+	cover_look(before);
+	if (again)
+		state = own;
+}
+
+/* ---------------------------------------------------------- processes -- */
 
 static void short_life(void)
 {
@@ -614,6 +685,7 @@ static void short_life(void)
 		close(fds[0]);
 		fds[0] = raw_device();	/* of the new namespace, if it is one */
 	}
+	cover = NULL;
 	ring_there = false;	/* the parent's */
 	genl_close(&genl);
 	for (uint32_t n = rnd(40); n; n--)
@@ -687,8 +759,12 @@ static void process(uint64_t seed, atomic_ulong *steps)
 	munmap(edge, 4096);
 	signal(SIGSEGV, on_fault);
 	signal(SIGBUS, on_fault);
+	cover_begin();
 	for (;;) {
-		step();
+		if (cover)
+			step_covered();
+		else
+			step();
 		atomic_fetch_add(steps, 1);
 	}
 }
@@ -755,6 +831,9 @@ TEST_F_TIMEOUT(device, survives_calls_that_make_sense_only_in_part, 100000)
 	TH_LOG("SHMK_TEST_SEED=%llu", (unsigned long long)seed);
 	counts = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, counts);
+	coverage = mmap(NULL, sizeof(*coverage), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			-1, 0);
+	ASSERT_NE(MAP_FAILED, coverage);
 	state = seed;
 	for (unsigned int i = 0; i < PROCESSES; i++) {
 		pid[i] = start(seed + nr++, i);
@@ -784,6 +863,9 @@ TEST_F_TIMEOUT(device, survives_calls_that_make_sense_only_in_part, 100000)
 	       counts[CHILDREN]);
 	TH_LOG("netlink: requests %lu, answers %lu, dumps' messages %lu", counts[ASKED],
 	       counts[ANSWERED], counts[DUMPED]);
+	if (coverage->nr_places)
+		TH_LOG("coverage: %u places of the module, %u steps kept", coverage->nr_places,
+		       coverage->nr_kept);
 	for (int i = 0; i < NR_COUNTS; i++) {
 		EXPECT_LT(0, counts[i])
 			TH_LOG("count %d", i);
