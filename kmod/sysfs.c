@@ -474,7 +474,8 @@ static bool is_there(struct shmk_pool *pool, enum shmk_shown shown, u32 id, u32 
 	spin_lock(&pool->lock);
 	if (shown == SHMK_SHOWN_PEERS) {
 		there = pool->peers[id];
-		*gen = SHMK_PEER_GEN(pool->peer_status[id].word);
+		/* That it is dead is written there without the lock. */
+		*gen = SHMK_PEER_GEN(READ_ONCE(pool->peer_status[id].word));
 	} else {
 		there = pool->queues[id].stage == SHMK_QUEUE_STAGE_READY;
 		*gen = SHMK_QUEUE_GEN(pool->queue_status[id].word);

@@ -185,6 +185,42 @@ TEST_F(deadline, who_has_none_or_a_long_one_is_never_stuck)
 	EXPECT_EQ(-ETIMEDOUT, test_event_within(self->events, &event, 2 * SHORT_MS));
 }
 
+/* The tool, beside the library's own tellers of events. */
+TEST_F(deadline, the_tool_and_a_monitor_tell_it)
+{
+	struct shmk_monitor_event told = { .type = 0 };
+	struct shmk_peer peer = { .id = 0 };
+	struct shmk_monitor *monitor;
+	struct shmk_event event;
+	char line[256] = "";
+	struct shmk *s;
+	FILE *tool;
+
+	tool = popen("shmk events shmk:" POOL " --type stuck --count 1 --timeout 60s", "r");
+	ASSERT_NE(NULL, tool);
+	/* It watches. */
+	ASSERT_EQ(0, test_event_of(self->events, SHMK_EV_ATTACHED, 0, 0, &event));
+	ASSERT_EQ(0, shmk_monitor_open("shmk:" POOL, 0, &monitor));
+	ASSERT_EQ(0, tell(&self->c, 'd', SHORT_MS));
+	EXPECT_NE(NULL, fgets(line, sizeof(line), tool));
+	EXPECT_EQ(0, strncmp(line, "stuck ", 6)) TH_LOG("%s", line);
+	EXPECT_NE(NULL, strstr(line, ": had not moved for ")) TH_LOG("%s", line);
+	EXPECT_EQ(0, pclose(tool));
+	while (told.type != SHMK_EV_STUCK) {
+		ASSERT_LT(0, test_poll(shmk_monitor_fd(monitor), POLLIN, PATIENCE_MS));
+		shmk_monitor_next(monitor, &told);
+	}
+	EXPECT_EQ(self->peer, told.peer);
+	EXPECT_LE(SHORT_MS * 1000000ULL, told.took_ns);
+	shmk_monitor_close(monitor);
+	ASSERT_EQ(0, shmk_attach("shmk:" POOL, NULL, &s));
+	ASSERT_EQ(0, shmk_peer_next(s, self->peer, &peer));
+	EXPECT_EQ(self->peer, peer.id);
+	EXPECT_TRUE(peer.stuck);
+	EXPECT_FALSE(peer.dead);
+	shmk_detach(s);
+}
+
 static int stranger(int sock __attribute__((unused)), void *arg)
 {
 	struct shmk_deadline d = { .size = sizeof(d), .ms = 1 };

@@ -97,6 +97,18 @@ static void life_start(struct life *life, char *uri)
 	child_hear(&life->child);
 }
 
+TEST_F(peer, a_deadline_is_taken_where_somebody_looks)
+{
+	struct shmk_peer peer;
+
+	EXPECT_EQ(on_module() ? 0 : -EOPNOTSUPP, shmk_stuck_after(self->s, 86400000));
+	EXPECT_EQ(on_module() ? -EINVAL : -EOPNOTSUPP, shmk_stuck_after(self->s, 86400001));
+	shmk_not_stuck(self->s);
+	ASSERT_EQ(0, shmk_peer_next(self->s, shmk_self(self->s), &peer));
+	EXPECT_FALSE(peer.stuck);
+	EXPECT_EQ(0, shmk_pool_check(self->s, NULL, 0));
+}
+
 TEST_F(peer, a_peer_is_told_by_name_and_number)
 {
 	struct shmk_peer peer;
