@@ -109,13 +109,11 @@ static void next_is(struct __test_metadata *_metadata, FIXTURE_DATA(deadline) *s
 	EXPECT_EQ(self->peer, event.peer);
 	EXPECT_EQ(self->gen, event.gen);
 	EXPECT_EQ(self->c.pid, event.pid);
+	/* Who is not may be again by now, on a busy machine. */
 	if (type == SHMK_EV_STUCK) {
 		EXPECT_LE(SHORT_MS * 1000000ULL, event.took_ns);
-	}
-	if (type == SHMK_EV_STUCK || type == SHMK_EV_UNSTUCK) {
-		EXPECT_EQ(type == SHMK_EV_STUCK ? SHMK_PEER_STUCK : 0,
-			  flags_of(self->pool, self->peer));
-		EXPECT_EQ(type == SHMK_EV_STUCK, sysfs_number(self->peer, "stuck"));
+		EXPECT_EQ(SHMK_PEER_STUCK, flags_of(self->pool, self->peer));
+		EXPECT_EQ(1, sysfs_number(self->peer, "stuck"));
 	}
 }
 
@@ -137,6 +135,8 @@ TEST_F(deadline, who_does_not_move_is_stuck_and_who_moves_again_is_not)
 	/* To set one is to move. */
 	ASSERT_EQ(0, tell(&self->c, 'd', LONG_MS));
 	next_is(_metadata, self, SHMK_EV_UNSTUCK);
+	EXPECT_EQ(0, flags_of(self->pool, self->peer));
+	EXPECT_EQ(0, sysfs_number(self->peer, "stuck"));
 	ASSERT_EQ(0, tell(&self->c, 'd', 0));
 	EXPECT_EQ(0, sysfs_number(self->peer, "deadline_ms"));
 	EXPECT_EQ(-ETIMEDOUT, test_event_within(self->events, &event, 5 * SHORT_MS));
