@@ -533,9 +533,9 @@ static void refresh_locked(struct shmk_pool *pool, enum shmk_shown shown, u32 id
 		show_one(pool, shown, id, gen);
 }
 
-/* Bits are set at any moment; who sets one that is missed here looks again, or has it done. */
 static u32 next_stale(const struct shmk_shown_table *table, u32 from)
 {
+	/* Bits are set at any moment; who sets one that is missed looks again, or has it done. */
 	return data_race(find_next_bit(table->stale, table->end, from));
 }
 
