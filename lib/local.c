@@ -414,9 +414,12 @@ static int local_side_fd(struct shmk *s, __u32 queue, __u32 side, __u32 row, sho
 	ret = pool_lock(l);
 	if (ret)
 		return ret;
-	ret = fifo_make(l, name);
+	/* The directory may be gone; who resets a pool has said so, under this lock, before. */
+	ret = pool_is_reset(s) ? -ESHUTDOWN : fifo_make(l, name);
+	if (!ret)
+		ret = fifo_open(l, name);
 	pool_unlock(l);
-	return ret ? ret : fifo_open(l, name);
+	return ret;
 }
 
 static void local_side_drain(struct shmk *s, int fd)

@@ -411,6 +411,22 @@ TEST_F(local, a_bell_reaches_the_queue_that_has_the_id_now)
 	shmk_detach(s);
 }
 
+/* As it is for who was about to sleep for the first time while somebody reset the pool. */
+TEST_F(local, who_goes_to_sleep_as_the_pool_is_reset_is_told_so)
+{
+	struct shmk_queue_opts make = { .flags = SHMK_QUEUE_CREATE };
+	struct shmk_queue *q;
+	struct shmk *s;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	ASSERT_EQ(0, shmk_queue_open(s, "q", &make, SHMK_TRY, &q));
+	ASSERT_EQ(0, shmk_pool_reset(self->uri, SHMK_RESET_FORCE));
+	EXPECT_EQ(-ESHUTDOWN, shmk_queue_fd(q, SHMK_RECV));
+	EXPECT_EQ(-ESHUTDOWN, shmk_queue_fd(q, SHMK_SEND));
+	shmk_detach(s);
+	shmk_pool_destroy(self->uri);
+}
+
 TEST_F(local, a_bell_rings_even_when_no_file_may_be_opened)
 {
 	struct shmk_queue_create arg = {
