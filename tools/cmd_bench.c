@@ -248,19 +248,6 @@ static int run_all(void)
 
 /* --------------------------------------------------------------- table -- */
 
-static int less(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *of, unsigned int nr)
-{
-	qsort(of, nr, sizeof(*of), less);
-	return nr % 2 ? of[nr / 2] : (of[nr / 2 - 1] + of[nr / 2]) / 2;
-}
-
 /* -1: there is none. */
 static double figure(unsigned int c, unsigned int t, const char *key)
 {
@@ -270,7 +257,7 @@ static double figure(unsigned int c, unsigned int t, const char *key)
 	if (!e)
 		return -1;
 	memcpy(v, e->value, e->nr * sizeof(*v));
-	return median(v, e->nr);
+	return bench_median(v, e->nr);
 }
 
 /* The median of the rounds' own ratios: a machine may be another one in the next round. */
@@ -285,7 +272,7 @@ static double ratio(unsigned int c, unsigned int t, int to, const char *key)
 		for (unsigned int k = 0; k < o->nr; k++)
 			if (o->round[k] == e->round[i])
 				v[nr++] = e->value[i] / o->value[k];
-	return nr ? median(v, nr) : -1;
+	return nr ? bench_median(v, nr) : -1;
 }
 
 static int transport_of(const char *name)

@@ -144,6 +144,20 @@ static inline double bench_tick_ns(void)
 	return (double)(bench_now() - n) / (double)(bench_ticks() - t);
 }
 
+static inline int bench_double_less(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Sorts them. */
+static inline double bench_median(double *of, unsigned int nr)
+{
+	qsort(of, nr, sizeof(*of), bench_double_less);
+	return nr % 2 ? of[nr / 2] : (of[nr / 2 - 1] + of[nr / 2]) / 2;
+}
+
 /* ------------------------------------------------------------ one message -- */
 
 static volatile uint64_t bench_sink;

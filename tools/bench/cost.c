@@ -29,19 +29,6 @@ static void check(const char *what, int ret)
 		bench_die("%s: %s", what, strerror(-ret));
 }
 
-static int less(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *of, unsigned int nr)
-{
-	qsort(of, nr, sizeof(*of), less);
-	return nr % 2 ? of[nr / 2] : (of[nr / 2 - 1] + of[nr / 2]) / 2;
-}
-
 static double ticks_ns(uint64_t begin)
 {
 	return (double)(bench_ticks() - begin) * ns_of_tick;
@@ -154,7 +141,7 @@ static void cost_alloc(void)
 		foreign[i] = foreign_blocks(to, from, other);
 	}
 	printf("cost alloc 64 locked_add_ns=%.2f own_alloc_free_ns=%.2f own_x_add=%.2f foreign_free_ns=%.2f\n",
-	       median(add, ROUNDS), median(own, ROUNDS), median(own_x, ROUNDS), median(foreign, ROUNDS));
+	       bench_median(add, ROUNDS), bench_median(own, ROUNDS), bench_median(own_x, ROUNDS), bench_median(foreign, ROUNDS));
 	shmk_detach(s);
 	shmk_detach(other);
 	drop_pool();
@@ -206,8 +193,8 @@ static void cost_attach(void)
 		shmk_detach(s);
 	}
 	printf("cost attach %lu attach_us=%.1f detach_us=%.1f map_4k_pages_us=%.1f attach_x_map=%.5f prefault_us=%.1f prefault_x_map=%.5f\n", GIB,
-	       median(attached, nr) / 1e3, median(detached, nr) / 1e3, median(mapped, nr) / 1e3,
-	       median(x, nr), median(whole, nr) / 1e3, median(whole_x, nr));
+	       bench_median(attached, nr) / 1e3, bench_median(detached, nr) / 1e3, bench_median(mapped, nr) / 1e3,
+	       bench_median(x, nr), bench_median(whole, nr) / 1e3, bench_median(whole_x, nr));
 	close(fd);
 	drop_pool();
 }
@@ -238,7 +225,7 @@ static void touch(uint32_t page_bytes, const char *name)
 		faults[i] = (double)(after.ru_minflt - before.ru_minflt);
 		shmk_detach(s);
 	}
-	printf(" %s_faults=%.0f %s_us=%.1f", name, median(faults, nr), name, median(took, nr) / 1e3);
+	printf(" %s_faults=%.0f %s_us=%.1f", name, bench_median(faults, nr), name, bench_median(took, nr) / 1e3);
 	drop_pool();
 }
 
@@ -278,8 +265,8 @@ static void cost_queue(void)
 		check("remove", shmk_queue_remove(s, "q"));
 		removed[i] = ticks_ns(begin);
 	}
-	printf("cost queue 64 make_us=%.2f open_us=%.2f remove_us=%.2f\n", median(made, ROUNDS) / 1e3,
-	       median(opened, ROUNDS) / 1e3, median(removed, ROUNDS) / 1e3);
+	printf("cost queue 64 make_us=%.2f open_us=%.2f remove_us=%.2f\n", bench_median(made, ROUNDS) / 1e3,
+	       bench_median(opened, ROUNDS) / 1e3, bench_median(removed, ROUNDS) / 1e3);
 	shmk_detach(s);
 	shmk_detach(other);
 	drop_pool();
@@ -386,8 +373,8 @@ static void cost_settle(void)
 				pthread_mutex_unlock(&v->mutex);
 			}
 			printf(" %u_of_%lluM_us=%.1f %u_of_%lluM_block_ns=%.1f", held[h],
-			       (unsigned long long)bytes[p] >> 20, median(took, nr) / 1e3, held[h],
-			       (unsigned long long)bytes[p] >> 20, median(took, nr) / held[h]);
+			       (unsigned long long)bytes[p] >> 20, bench_median(took, nr) / 1e3, held[h],
+			       (unsigned long long)bytes[p] >> 20, bench_median(took, nr) / held[h]);
 		}
 		shmk_detach(s);
 		drop_pool();
@@ -447,7 +434,7 @@ static void cost_death(void)
 			for (t = 0; t < NR_TELLERS; t++)
 				took[t][i] = death_by((int)t, s, v, bytes[b]);
 		for (t = 0; t < NR_TELLERS; t++)
-			printf(" %s_%zuM_us=%.1f", name[t], bytes[b] >> 20, median(took[t], nr) / 1e3);
+			printf(" %s_%zuM_us=%.1f", name[t], bytes[b] >> 20, bench_median(took[t], nr) / 1e3);
 	}
 	putchar('\n');
 	shmk_detach(s);
@@ -565,8 +552,8 @@ static void cost_topic(void)
 		}
 	printf("cost topic 64");
 	for (n = 0; n < NUMBERS; n++)
-		printf(" %u_readers_ns=%.1f %u_readers_x=%.3f", numbers[n], median(ns[n], nr),
-		       numbers[n], median(ratio[n], nr));
+		printf(" %u_readers_ns=%.1f %u_readers_x=%.3f", numbers[n], bench_median(ns[n], nr),
+		       numbers[n], bench_median(ratio[n], nr));
 	putchar('\n');
 	for (i = 0; i <= PEERS; i++)
 		shmk_detach(s[i]);
