@@ -5,6 +5,9 @@
  */
 #include <pthread.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <linux/magic.h>
 
 #include <shmk.h>
 
@@ -23,8 +26,11 @@ FIXTURE(debugfs)
 
 FIXTURE_SETUP(debugfs)
 {
-	if (access("/sys/kernel/debug/shmk", F_OK))
-		SKIP(return, "no debugfs");
+	struct statfs fs;
+
+	if (statfs("/sys/kernel/debug", &fs) || fs.f_type != DEBUGFS_MAGIC)
+		SKIP(return, "no debugfs is mounted");
+	ASSERT_EQ(0, access("/sys/kernel/debug/shmk", F_OK));
 	self->device = raw_device();
 	ASSERT_LE(0, self->device);
 	ASSERT_EQ(0, test_no_pools(self->device));
