@@ -61,8 +61,9 @@ FIXTURE_SETUP(trace)
 	ASSERT_NE(NULL, self->text);
 	if (access(TRACEFS "trace", R_OK))
 		SKIP(return, "no tracefs");
-	if (access(TRACEFS "events/shmk", R_OK))
+	if (access(TRACEFS "events/sched", R_OK))
 		SKIP(return, "this kernel has no tracepoints");
+	ASSERT_EQ(0, access(TRACEFS "events/shmk", R_OK));
 	ASSERT_TRUE(put(TRACEFS "trace", "\n"));
 	ASSERT_TRUE(put(TRACEFS "events/shmk/enable", "1"));
 	ASSERT_EQ(0, shmk_attach(self->uri, &opts, &self->s));
