@@ -28,6 +28,10 @@
 
 #define likely(x)	__builtin_expect(!!(x), 1)
 #define unlikely(x)	__builtin_expect(!!(x), 0)
+/* Of what is made anew for each kind of queue, whose flags are then known to the compiler. */
+#define always_inline	inline __attribute__((always_inline))
+/* What is rare, or one of several of a kind: its registers are its own. */
+#define noinline	__attribute__((noinline))
 
 /* First in a public function that calls into libc: errno stays the caller's. */
 static inline void errno_restore(const int *saved)
@@ -129,6 +133,8 @@ struct spin {
 struct shmk_queue {
 	struct shmk		*shmk;
 	struct shmk_ring_view	rv;
+	__u64			pos_mask;	/* positions are modulo capacity << 32 */
+	uint32_t		look_most;	/* steps of a look around the ring */
 	const __u64		*word;		/* in the status region; says whether it drains */
 	uint32_t		id;
 	uint32_t		gen;
@@ -155,14 +161,13 @@ struct shmk_queue {
 
 /*
  * ledger.c: entries of the own ledger. -ENOBUFS when all are in use. put() sets
- * NONE. _locked: s->lock is held.
+ * NONE. _locked: s->lock is held. Getting one that was used before is a few
+ * instructions of each message: here, to be part of its callers.
  */
 int ledger_init(struct shmk *s);
 void ledger_exit(struct shmk *s);
-int entry_get_locked(struct shmk *s, uint32_t *index);
-void entry_put_locked(struct shmk *s, uint32_t index);
-int entry_get(struct shmk *s, uint32_t *index);
-void entry_put(struct shmk *s, uint32_t index);
+/* One that was never used; for want of it, an own span's. */
+int entry_fresh_locked(struct shmk *s, uint32_t *index);
 
 /* @nr in a row; all NONE. The caller puts each. */
 int entries_get(struct shmk *s, uint32_t nr, uint32_t *first);
@@ -188,6 +193,37 @@ static inline void entry_what(struct shmk *s, uint32_t index, __u64 what)
 	barrier();
 	WRITE_ONCE(entry_at(s, index)->what, what);
 	barrier();
+}
+
+static inline int entry_get_locked(struct shmk *s, uint32_t *index)
+{
+	if (unlikely(!s->nr_free_entries))
+		return entry_fresh_locked(s, index);
+	*index = s->free_entries[--s->nr_free_entries];
+	return 0;
+}
+
+static inline void entry_put_locked(struct shmk *s, uint32_t index)
+{
+	entry_what(s, index, SHMK_OP_NONE);
+	s->free_entries[s->nr_free_entries++] = index;
+}
+
+static inline int entry_get(struct shmk *s, uint32_t *index)
+{
+	bool locked = lock(&s->lock);
+	int ret = entry_get_locked(s, index);
+
+	unlock(&s->lock, locked);
+	return ret;
+}
+
+static inline void entry_put(struct shmk *s, uint32_t index)
+{
+	bool locked = lock(&s->lock);
+
+	entry_put_locked(s, index);
+	unlock(&s->lock, locked);
 }
 
 /* block.c. All but init and exit under s->lock. */
@@ -337,6 +373,13 @@ static inline bool queue_draining(const struct shmk_queue *q)
 static inline __u64 role_name(const struct shmk *s)
 {
 	return (__u64)s->gen << 32 | s->self;
+}
+
+/* What queue.c wants to know of a ring at each look. */
+static inline void queue_geometry(struct shmk_queue *q)
+{
+	q->pos_mask = (1ULL << (32 + q->rv.capacity_shift)) - 1;
+	q->look_most = 64 + (4U << q->rv.capacity_shift);
 }
 
 /* topic.c: of a forked child */

@@ -27,7 +27,7 @@ void ledger_exit(struct shmk *s)
 }
 
 /* high first: a settler looks at no entry above it. */
-static int entry_fresh(struct shmk *s, uint32_t *index)
+int entry_fresh_locked(struct shmk *s, uint32_t *index)
 {
 	if (s->fresh_entry == s->nr_entries) {
 		if (!heap_yield_locked(s))
@@ -39,37 +39,6 @@ static int entry_fresh(struct shmk *s, uint32_t *index)
 	WRITE_ONCE(s->ledger->high, s->fresh_entry);
 	barrier();
 	return 0;
-}
-
-int entry_get_locked(struct shmk *s, uint32_t *index)
-{
-	if (unlikely(!s->nr_free_entries))
-		return entry_fresh(s, index);
-	*index = s->free_entries[--s->nr_free_entries];
-	return 0;
-}
-
-void entry_put_locked(struct shmk *s, uint32_t index)
-{
-	entry_what(s, index, SHMK_OP_NONE);
-	s->free_entries[s->nr_free_entries++] = index;
-}
-
-int entry_get(struct shmk *s, uint32_t *index)
-{
-	bool locked = lock(&s->lock);
-	int ret = entry_get_locked(s, index);
-
-	unlock(&s->lock, locked);
-	return ret;
-}
-
-void entry_put(struct shmk *s, uint32_t index)
-{
-	bool locked = lock(&s->lock);
-
-	entry_put_locked(s, index);
-	unlock(&s->lock, locked);
 }
 
 /* Unused ones in a row among those that were used before. */

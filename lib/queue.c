@@ -70,9 +70,27 @@
 #include "internal.h"
 #include "probe.h"
 
-static inline bool redelivers(const struct shmk_queue *q)
+/*
+ * What a message goes through is compiled once for plain queues, once for those of one
+ * sender or receiver, and once for all others: @f are the queue's flags, a constant but in the
+ * last.
+ */
+#define RECV_KINDS	(SHMK_QUEUE_F_SC | SHMK_QUEUE_F_REDELIVER | SHMK_QUEUE_F_META)
+#define SEND_KINDS	(SHMK_QUEUE_F_SP | SHMK_QUEUE_F_META)
+
+static inline bool kind_plain(uint32_t kind)
 {
-	return q->flags & SHMK_QUEUE_F_REDELIVER;
+	return kind == SHMK_KIND_BLOCK || kind == SHMK_KIND_INLINE;
+}
+
+static inline bool redelivers(uint32_t f)
+{
+	return f & SHMK_QUEUE_F_REDELIVER;
+}
+
+static inline size_t meta_bytes(uint32_t f)
+{
+	return f & SHMK_QUEUE_F_META ? sizeof(struct shmk_slot_meta) : 0;
 }
 
 /* ---------------------------------------------------------- the roles -- */
@@ -122,7 +140,7 @@ static void role_drop(struct shmk_queue *q, uint32_t side)
 }
 
 /* May this handle work on that side now? */
-static inline int side_enter(struct shmk_queue *q, uint32_t side)
+static always_inline int side_enter(struct shmk_queue *q, uint32_t side, uint32_t f)
 {
 	uint32_t single = side == SHMK_SIDE_RECV ? SHMK_QUEUE_F_SC : SHMK_QUEUE_F_SP;
 
@@ -132,7 +150,7 @@ static inline int side_enter(struct shmk_queue *q, uint32_t side)
 		return -ESHUTDOWN;
 	if (side == SHMK_SIDE_SEND && unlikely(queue_draining(q)))
 		return -ESHUTDOWN;
-	if ((q->flags & single) && unlikely(!q->have_role[side]))
+	if ((f & single) && unlikely(!q->have_role[side]))
 		return role_take(q, side);
 	return 0;
 }
@@ -149,23 +167,23 @@ struct look {
 	__u32			left;	/* steps until something must be wrong */
 };
 
-static inline void look_at(struct shmk_queue *q, struct look *l)
+static always_inline void look_at(struct shmk_queue *q, struct look *l)
 {
 	l->slot = shmk_slot_at(&q->rv, l->pos);
 	l->lap = shmk_lap(&q->rv, l->pos);
 }
 
-static inline void look_from(struct shmk_queue *q, struct look *l, __u64 pos)
+static always_inline void look_from(struct shmk_queue *q, struct look *l, __u64 pos)
 {
 	l->pos = pos;
-	l->left = 64 + (4U << q->rv.capacity_shift);
+	l->left = q->look_most;
 	look_at(q, l);
 }
 
-static inline void look_begin(struct shmk_queue *q, struct look *l, __u64 *hint)
+static always_inline void look_begin(struct shmk_queue *q, struct look *l, uint32_t side)
 {
-	l->start = READ_ONCE(*hint) & ((1ULL << (32 + q->rv.capacity_shift)) - 1);
-	l->hint = hint;
+	l->hint = side == SHMK_SIDE_RECV ? &q->rv.ring->head : &q->rv.ring->tail;
+	l->start = READ_ONCE(*l->hint) & q->pos_mask;
 	look_from(q, l, l->start);
 }
 
@@ -174,11 +192,11 @@ static inline void look_begin(struct shmk_queue *q, struct look *l, __u64 *hint)
  * are done with. A hint lags so far when its pushers were stopped, or died, one
  * after another; and we may have been stopped ourselves.
  */
-static inline void look_skip(struct shmk_queue *q, struct look *l, __s32 ahead)
+static always_inline void look_skip(struct shmk_queue *q, struct look *l, __s32 ahead)
 {
 	if (unlikely(ahead > 2)) {
 		l->pos += (__u64)(ahead - 2) << q->rv.capacity_shift;
-		l->pos &= (1ULL << (32 + q->rv.capacity_shift)) - 1;
+		l->pos &= q->pos_mask;
 	}
 }
 
@@ -186,9 +204,9 @@ static inline void look_skip(struct shmk_queue *q, struct look *l, __s32 ahead)
  * False: a walk this long without anybody's progress means that somebody wrote
  * where nobody may.
  */
-static inline bool look_next(struct shmk_queue *q, struct look *l)
+static always_inline bool look_next(struct shmk_queue *q, struct look *l)
 {
-	l->pos = shmk_pos_next(&q->rv, l->pos);
+	l->pos = (l->pos + 1) & q->pos_mask;
 	look_at(q, l);
 	return l->left-- != 0;
 }
@@ -198,17 +216,17 @@ static inline bool look_again(struct shmk_queue *q, struct look *l)
 {
 	__u64 start = l->start;
 
-	look_begin(q, l, l->hint);
+	look_begin(q, l, l->hint == &q->rv.ring->head ? SHMK_SIDE_RECV : SHMK_SIDE_SEND);
 	return l->start != start;
 }
 
-static inline __s32 look_ahead(const struct look *l, __u64 p)
+static always_inline __s32 look_ahead(const struct look *l, __u64 p)
 {
 	return (__s32)(SHMK_P_LAP(p) - l->lap);
 }
 
 /* Forward only, and never past what was seen done: lag is harmless, lead is not. */
-static inline void hint_push(__u64 *hint, __u64 from, __u64 to, bool single)
+static always_inline void hint_push(__u64 *hint, __u64 from, __u64 to, bool single)
 {
 	if (from == to)
 		return;
@@ -219,7 +237,7 @@ static inline void hint_push(__u64 *hint, __u64 from, __u64 to, bool single)
 }
 
 /* The first empty slot of its lap. -EAGAIN: the ring is full; -EPIPE: and nobody will empty it. */
-static inline int look_for_room(struct shmk_queue *q, struct look *l)
+static always_inline int look_for_room(struct shmk_queue *q, struct look *l)
 {
 	do {
 		__u64 p = smp_load_acquire(&l->slot->p);	/* Q2 */
@@ -236,36 +254,38 @@ static inline int look_for_room(struct shmk_queue *q, struct look *l)
 }
 
 /* Of several producers; the slot's bytes are then this one's to write. */
-static inline bool slot_claim(struct shmk_queue *q, struct look *l)
+static always_inline bool slot_claim(struct shmk_queue *q, struct look *l)
 {
 	return cas(&l->slot->p, SHMK_P(l->lap, SHMK_KIND_EMPTY, 0),
 		   SHMK_P(l->lap, SHMK_KIND_CLAIMED, q->shmk->self));
 }
 
-static inline void meta_write(struct shmk_queue *q, struct look *l, __u32 tag, __u64 id)
+static always_inline void meta_write(struct shmk_queue *q, struct look *l, __u32 tag, __u64 id,
+				      uint32_t f)
 {
 	const struct shmk_slot_meta meta = {
 		.sender = (__u16)q->shmk->self, .gen = (__u16)q->shmk->gen, .tag = tag, .id = id,
 	};
 
-	if (q->meta)
+	if (meta_bytes(f))
 		memcpy(l->slot->inl, &meta, sizeof(meta));
 }
 
 /* Publishes by one word, or two. Whether it was this one that got the slot. */
-static inline bool publish(struct shmk_queue *q, struct look *l, const struct shmk_msg *msg)
+static always_inline bool publish(struct shmk_queue *q, struct look *l, const struct shmk_msg *msg,
+				  uint32_t f)
 {
 	__u64 p = SHMK_P(l->lap, SHMK_KIND_BLOCK, msg->block);
 
-	if (q->meta) {
-		if (!(q->flags & SHMK_QUEUE_F_SP) && !slot_claim(q, l))
+	if (meta_bytes(f)) {
+		if (!(f & SHMK_QUEUE_F_SP) && !slot_claim(q, l))
 			return false;
-		meta_write(q, l, msg->tag, msg->id);
+		meta_write(q, l, msg->tag, msg->id, f);
 		smp_store_release(&l->slot->p, p);		/* Q1 */
 		return true;
 	}
 
-	if (q->flags & SHMK_QUEUE_F_SP) {
+	if (f & SHMK_QUEUE_F_SP) {
 		smp_store_release(&l->slot->p, p);		/* Q1 */
 		return true;
 	}
@@ -278,11 +298,9 @@ static inline void count(uint64_t *nr)
 	WRITE_ONCE(*nr, READ_ONCE(*nr) + 1);
 }
 
-static inline void published(struct shmk_queue *q, struct look *l)
+static always_inline void published(struct shmk_queue *q, struct look *l, uint32_t f)
 {
-	bool single = q->flags & SHMK_QUEUE_F_SP;
-
-	hint_push(&q->rv.ring->tail, l->start, shmk_pos_next(&q->rv, l->pos), single);
+	hint_push(&q->rv.ring->tail, l->start, (l->pos + 1) & q->pos_mask, f & SHMK_QUEUE_F_SP);
 	count(&q->nr[SHMK_SIDE_SEND]);
 }
 
@@ -302,7 +320,7 @@ static inline void len_write(const struct shmk_msg *msg)
  * (PASSING) and is left there, so that it names the queue until the bell has been
  * rung. -EAGAIN, and HELD (GOT) again, when there is no room.
  */
-static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
+static always_inline int put_block(struct shmk_queue *q, struct shmk_msg *msg, uint32_t f)
 {
 	struct shmk *s = q->shmk;
 	bool got = SHMK_WHERE_QUEUE(msg->from) != SHMK_QUEUE_NOWHERE;
@@ -310,7 +328,7 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 	int ret;
 
 	len_write(msg);
-	look_begin(q, &l, &q->rv.ring->tail);
+	look_begin(q, &l, SHMK_SIDE_SEND);
 	for (;;) {
 		ret = look_for_room(q, &l);
 		if (unlikely(ret)) {
@@ -322,10 +340,10 @@ static int put_block(struct shmk_queue *q, struct shmk_msg *msg)
 		entry_set(s, msg->entry,
 			  SHMK_WHAT(got ? SHMK_OP_PASSING : SHMK_OP_SENDING, msg->block,
 				    msg->gen), SHMK_WHERE(q->id, l.pos));
-		if (likely(publish(q, &l, msg)))
+		if (likely(publish(q, &l, msg, f)))
 			break;
 	}
-	published(q, &l);
+	published(q, &l, f);
 	PROBE(send, q->id, l.pos, msg->len, msg->block);
 	return 0;
 }
@@ -377,44 +395,44 @@ static int put_held(struct shmk_queue *q, struct shmk_msg *msg, uint32_t entry)
 			return ret;
 	}
 	len_write(msg);
-	look_begin(q, &l, &q->rv.ring->tail);
+	look_begin(q, &l, SHMK_SIDE_SEND);
 	do {
 		ret = look_for_room(q, &l);
 		if (ret)
 			return ret;
 		entry_set(s, entry, SHMK_WHAT(SHMK_OP_RESENDING, msg->block, msg->gen),
 			  SHMK_WHERE(q->id, l.pos));
-	} while (!publish(q, &l, msg));
-	published(q, &l);
+	} while (!publish(q, &l, msg, q->flags));
+	published(q, &l, q->flags);
 	PROBE(send, q->id, l.pos, msg->len, msg->block);
 	held_resent(msg);
 	return 0;
 }
 
 /* The same for @len inline bytes; @entry is left CLAIMING. */
-static int put_inline(struct shmk_queue *q, const void *buf, size_t len, uint32_t tag,
-		      uint64_t id, uint32_t entry)
+static always_inline int put_inline(struct shmk_queue *q, const void *buf, size_t len,
+				    uint32_t tag, uint64_t id, uint32_t entry, uint32_t f)
 {
 	struct shmk *s = q->shmk;
 	struct look l;
 	int ret;
 
-	look_begin(q, &l, &q->rv.ring->tail);
+	look_begin(q, &l, SHMK_SIDE_SEND);
 	for (;;) {
 		ret = look_for_room(q, &l);
 		if (unlikely(ret))
 			return ret;
 		entry_set(s, entry, SHMK_OP_CLAIMING, SHMK_WHERE(q->id, l.pos));
-		if (q->flags & SHMK_QUEUE_F_SP)
+		if (f & SHMK_QUEUE_F_SP)
 			break;
 		if (likely(slot_claim(q, &l)))
 			break;
 	}
-	meta_write(q, &l, tag, id);
-	memcpy(l.slot->inl + q->meta, buf, len);
+	meta_write(q, &l, tag, id, f);
+	memcpy(l.slot->inl + meta_bytes(f), buf, len);
 	smp_store_release(&l.slot->p,					/* Q1 */
 			  SHMK_P(l.lap, SHMK_KIND_INLINE, (__u32)len));
-	published(q, &l);
+	published(q, &l, f);
 	PROBE(send, q->id, l.pos, len, SHMK_NO_BLOCK);
 	return 0;
 }
@@ -429,13 +447,14 @@ static int msg_check(struct shmk_queue *q, const struct shmk_msg *msg)
 }
 
 /* One try; on success the entry in @entry names the queue and is the caller's to put. */
-static int put_one(struct shmk_queue *q, struct shmk_msg *msg, uint32_t *entry)
+static always_inline int put_one(struct shmk_queue *q, struct shmk_msg *msg, uint32_t *entry,
+				 uint32_t f)
 {
 	int ret;
 
 	if (likely(msg->kind == SHMK_KIND_BLOCK && !msg->queue)) {
 		*entry = msg->entry;
-		return put_block(q, msg);
+		return put_block(q, msg, f);
 	}
 	ret = entry_get(q->shmk, entry);
 	if (ret)
@@ -443,16 +462,16 @@ static int put_one(struct shmk_queue *q, struct shmk_msg *msg, uint32_t *entry)
 	if (msg->queue)
 		ret = put_held(q, msg, *entry);
 	else
-		ret = put_inline(q, msg->small, msg->len, msg->tag, msg->id, *entry);
+		ret = put_inline(q, msg->small, msg->len, msg->tag, msg->id, *entry, f);
 	if (ret)
 		entry_put(q->shmk, *entry);
 	return ret;
 }
 
-static void send_done(struct shmk_queue *q, uint32_t entry)
+static always_inline void send_done(struct shmk_queue *q, uint32_t entry, uint32_t f)
 {
 	/* Published by a plain store: fence. */
-	if (q->flags & (SHMK_QUEUE_F_SP | SHMK_QUEUE_F_META))
+	if (f & (SHMK_QUEUE_F_SP | SHMK_QUEUE_F_META))
 		wait_wake(q, SHMK_SIDE_RECV);			/* Q3 */
 	else
 		wait_wake_ordered(q, SHMK_SIDE_RECV);
@@ -463,32 +482,59 @@ static void send_done(struct shmk_queue *q, uint32_t entry)
  * With several producers an inline message is published by a plain store; only
  * the tail's CAS behind it may have failed to be one at all. Fence always.
  */
-static void send_inline_done(struct shmk_queue *q, uint32_t entry)
+static inline void send_inline_done(struct shmk_queue *q, uint32_t entry)
 {
 	wait_wake(q, SHMK_SIDE_RECV);				/* Q3 */
 	entry_put(q->shmk, entry);
 }
 
-static int try_send(struct shmk_queue *q, struct shmk_msg *msg)
+static always_inline int try_send_as(struct shmk_queue *q, struct shmk_msg *msg, uint32_t f)
 {
-	bool single = q->flags & SHMK_QUEUE_F_SP;
+	bool single = f & SHMK_QUEUE_F_SP;
 	bool locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
 	uint32_t entry;
-	int ret = side_enter(q, SHMK_SIDE_SEND);
+	int ret = side_enter(q, SHMK_SIDE_SEND, f);
 
 	if (likely(!ret))
-		ret = put_one(q, msg, &entry);
+		ret = put_one(q, msg, &entry, f);
 	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
 	if (ret)
 		return ret;
-	if (q->meta)
+	if (meta_bytes(f))
 		msg->from = READ_ONCE(entry_at(q->shmk, entry)->where);	/* for call.c */
-	if (msg->kind == SHMK_KIND_BLOCK)
-		send_done(q, entry);
+	if (likely(msg->kind == SHMK_KIND_BLOCK))
+		send_done(q, entry, f);
 	else
 		send_inline_done(q, entry);
 	msg->data = NULL;
 	return 0;
+}
+
+static noinline int try_send_plain(struct shmk_queue *q, struct shmk_msg *msg)
+{
+	return try_send_as(q, msg, 0);
+}
+
+static noinline int try_send_single(struct shmk_queue *q, struct shmk_msg *msg)
+{
+	return try_send_as(q, msg, SHMK_QUEUE_F_SP);
+}
+
+static noinline int try_send_any(struct shmk_queue *q, struct shmk_msg *msg)
+{
+	return try_send_as(q, msg, q->flags);
+}
+
+static inline int try_send(struct shmk_queue *q, struct shmk_msg *msg)
+{
+	switch (q->flags & SEND_KINDS) {
+	case 0:
+		return try_send_plain(q, msg);
+	case SHMK_QUEUE_F_SP:
+		return try_send_single(q, msg);
+	default:
+		return try_send_any(q, msg);
+	}
 }
 
 int shmk_send(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline)
@@ -507,9 +553,10 @@ int shmk_send(struct shmk_queue *q, struct shmk_msg *msg, int64_t deadline)
 	}
 }
 
-static int try_send_inline(struct shmk_queue *q, const void *buf, size_t len)
+static always_inline int try_send_inline_as(struct shmk_queue *q, const void *buf, size_t len,
+					    uint32_t f)
 {
-	bool single = q->flags & SHMK_QUEUE_F_SP;
+	bool single = f & SHMK_QUEUE_F_SP;
 	uint32_t entry;
 	bool locked;
 	int ret = entry_get(q->shmk, &entry);
@@ -517,9 +564,9 @@ static int try_send_inline(struct shmk_queue *q, const void *buf, size_t len)
 	if (unlikely(ret))
 		return ret;
 	locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
-	ret = side_enter(q, SHMK_SIDE_SEND);
+	ret = side_enter(q, SHMK_SIDE_SEND, f);
 	if (likely(!ret))
-		ret = put_inline(q, buf, len, 0, 0, entry);
+		ret = put_inline(q, buf, len, 0, 0, entry, f);
 	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
 	if (likely(!ret))
 		send_inline_done(q, entry);
@@ -528,21 +575,43 @@ static int try_send_inline(struct shmk_queue *q, const void *buf, size_t len)
 	return ret;
 }
 
-int shmk_send_copy(struct shmk_queue *q, const void *buf, size_t len, int64_t deadline)
+static noinline int try_send_inline_single(struct shmk_queue *q, const void *buf, size_t len)
+{
+	return try_send_inline_as(q, buf, len, SHMK_QUEUE_F_SP);
+}
+
+static noinline int try_send_inline_any(struct shmk_queue *q, const void *buf, size_t len)
+{
+	return try_send_inline_as(q, buf, len, q->flags);
+}
+
+static inline int try_send_inline(struct shmk_queue *q, const void *buf, size_t len)
+{
+	return (q->flags & SEND_KINDS) == SHMK_QUEUE_F_SP ? try_send_inline_single(q, buf, len) :
+							     try_send_inline_any(q, buf, len);
+}
+
+static noinline int send_copy_block(struct shmk_queue *q, const void *buf, size_t len,
+				    int64_t deadline)
 {
 	struct shmk_msg msg;
+	int ret = shmk_alloc(q->shmk, len, 0, &msg);
+
+	if (ret)
+		return ret;
+	memcpy(msg.data, buf, len);
+	ret = shmk_send(q, &msg, deadline);
+	if (ret)
+		shmk_free(&msg);
+	return ret;
+}
+
+int shmk_send_copy(struct shmk_queue *q, const void *buf, size_t len, int64_t deadline)
+{
 	int ret;
 
-	if (len > q->inline_max) {
-		ret = shmk_alloc(q->shmk, len, 0, &msg);
-		if (ret)
-			return ret;
-		memcpy(msg.data, buf, len);
-		ret = shmk_send(q, &msg, deadline);
-		if (ret)
-			shmk_free(&msg);
-		return ret;
-	}
+	if (unlikely(len > q->inline_max))
+		return send_copy_block(q, buf, len, deadline);
 	if (q->shmk->rdonly)
 		return -EROFS;
 	for (;;) {
@@ -634,18 +703,19 @@ int shmk_send_ptr(struct shmk_queue *q, const void *ptr, size_t len, int64_t dea
 }
 
 /* As many as there is room for; each entry is put at once, @bell names the queue for all. */
-static int put_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
+static always_inline int put_many_as(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
+				     int *ret, uint32_t f)
 {
-	bool single = q->flags & SHMK_QUEUE_F_SP;
+	bool single = f & SHMK_QUEUE_F_SP;
 	bool locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
 	unsigned int i = 0;
 	uint32_t entry;
 
-	*ret = side_enter(q, SHMK_SIDE_SEND);
+	*ret = side_enter(q, SHMK_SIDE_SEND, f);
 	while (!*ret && i < n) {
 		*ret = msg_check(q, &msgs[i]);
 		if (!*ret)
-			*ret = put_one(q, &msgs[i], &entry);
+			*ret = put_one(q, &msgs[i], &entry, f);
 		if (*ret)
 			break;
 		entry_put(q->shmk, entry);
@@ -653,6 +723,16 @@ static int put_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 	}
 	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
 	return (int)i;
+}
+
+static int put_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
+{
+	switch (q->flags & SEND_KINDS) {
+	case SHMK_QUEUE_F_SP:
+		return put_many_as(q, msgs, n, ret, SHMK_QUEUE_F_SP);
+	default:
+		return put_many_as(q, msgs, n, ret, q->flags);
+	}
 }
 
 int shmk_send_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
@@ -752,13 +832,14 @@ static inline void take_ahead(const struct shmk_queue *q, const struct look *l, 
  */
 static int take(struct shmk_queue *q, uint32_t entry, size_t room, struct look *l, __u64 *p)
 {
+	const uint32_t f = q->flags;
 	struct shmk *s = q->shmk;
-	bool single = q->flags & SHMK_QUEUE_F_SC, hole, stay;
+	bool single = f & SHMK_QUEUE_F_SC, hole, stay;
 	__u64 *head = &q->rv.ring->head;
 	__u64 t, won, done;
 	int ret = -EUCLEAN;
 
-	look_begin(q, l, head);
+	look_begin(q, l, SHMK_SIDE_RECV);
 again:
 	done = l->pos;
 	hole = stay = false;
@@ -784,7 +865,7 @@ again:
 		}
 		t = smp_load_acquire(&l->slot->t);		/* Q4 */
 		if (shmk_taken(t, l->lap)) {
-			stay |= redelivers(q);
+			stay |= redelivers(f);
 			continue;
 		}
 		if (hole && hole_filled(q, done, l)) {
@@ -806,17 +887,17 @@ again:
 			WRITE_ONCE(l->slot->t, won);
 			barrier();
 		} else if (!cas(&l->slot->t, t, won)) {
-			stay |= redelivers(q);
+			stay |= redelivers(f);
 			continue;
 		}
 		/*
 		 * Who had it before us may have put an inline message into a block, to
 		 * send it on, since we read P.
 		 */
-		if (redelivers(q))
+		if (redelivers(f))
 			*p = smp_load_acquire(&l->slot->p);		/* Q4 */
-		if (!stay && !redelivers(q))
-			done = shmk_pos_next(&q->rv, l->pos);
+		if (!stay && !redelivers(f))
+			done = (l->pos + 1) & q->pos_mask;
 		ret = 0;
 		break;
 	} while (look_next(q, l));
@@ -824,6 +905,33 @@ again:
 		goto again;
 	hint_push(head, l->start, done, single);
 	return ret;
+}
+
+/*
+ * What the first look of take() mostly comes to, store by store the same. False: there
+ * is more to it.
+ */
+static always_inline bool take_first(struct shmk_queue *q, uint32_t entry, size_t room,
+				     struct look *l, __u64 *p, uint32_t f)
+{
+	__u64 t;
+
+	look_begin(q, l, SHMK_SIDE_RECV);
+	*p = smp_load_acquire(&l->slot->p);			/* Q1 */
+	t = smp_load_acquire(&l->slot->t);			/* Q4 */
+	if (unlikely(redelivers(f) || room != SIZE_MAX || SHMK_P_LAP(*p) != l->lap ||
+		     !kind_plain(SHMK_P_KIND(*p)) || shmk_taken(t, l->lap)))
+		return false;
+	take_ahead(q, l, *p);
+	entry_set(q->shmk, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
+	if (f & SHMK_QUEUE_F_SC) {
+		WRITE_ONCE(l->slot->t, SHMK_T(l->lap, q->shmk->self));
+		barrier();
+	} else if (unlikely(!cas(&l->slot->t, t, SHMK_T(l->lap, q->shmk->self)))) {
+		return false;
+	}
+	hint_push(l->hint, l->start, (l->pos + 1) & q->pos_mask, f & SHMK_QUEUE_F_SC);
+	return true;
 }
 
 static inline void slot_empty(struct look *l)
@@ -841,7 +949,7 @@ static void left_wake(struct shmk_queue *q)
 }
 
 /* What is ours by T but not by sense: somebody wrote where nobody may. */
-static int take_garbage(struct look *l)
+static inline int take_garbage(struct look *l)
 {
 	slot_empty(l);
 	return -EUCLEAN;
@@ -856,11 +964,11 @@ static void take_held(struct shmk_queue *q, struct look *l, struct shmk_msg *msg
 	msg->redelivered = SHMK_T_TRIES(READ_ONCE(l->slot->t));
 }
 
-static void meta_read(struct shmk_queue *q, struct look *l, struct shmk_msg *msg)
+static always_inline void meta_read(struct look *l, struct shmk_msg *msg, uint32_t f)
 {
 	struct shmk_slot_meta meta = { 0 };
 
-	if (q->meta)
+	if (meta_bytes(f))
 		memcpy(&meta, l->slot->inl, sizeof(meta));
 	msg->sender = meta.sender;
 	msg->sender_gen = meta.gen;
@@ -869,7 +977,8 @@ static void meta_read(struct shmk_queue *q, struct look *l, struct shmk_msg *msg
 }
 
 /* Hand-over of a block, in the order of the table above. */
-static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk_msg *msg)
+static always_inline int take_block(struct shmk_queue *q, struct look *l, __u64 p,
+				    struct shmk_msg *msg, uint32_t f)
 {
 	struct shmk *s = q->shmk;
 	uint32_t root, block = SHMK_P_ARG(p);
@@ -890,8 +999,8 @@ static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk
 	msg->gen = SHMK_BLOCK_GEN(word) + 1;
 	entry_what(s, msg->entry, SHMK_WHAT(SHMK_OP_TAKEN, block, SHMK_BLOCK_GEN(word)));
 	WRITE_ONCE(s->view.blocks[block].word, shmk_block_handed(word));
-	meta_read(q, l, msg);
-	if (redelivers(q))
+	meta_read(l, msg, f);
+	if (redelivers(f))
 		take_held(q, l, msg, SHMK_WHAT(SHMK_OP_REDO, block, msg->gen));
 	else
 		slot_empty(l);
@@ -904,15 +1013,16 @@ static int take_block(struct shmk_queue *q, struct look *l, __u64 p, struct shmk
 	return 0;
 }
 
-static int take_inline(struct shmk_queue *q, struct look *l, __u64 p, struct shmk_msg *msg)
+static always_inline int take_inline(struct shmk_queue *q, struct look *l, __u64 p,
+				     struct shmk_msg *msg, uint32_t f)
 {
 	uint32_t len = SHMK_P_ARG(p);
 
 	if (unlikely(len > q->inline_max))
 		return take_garbage(l);
-	memcpy(msg->small, l->slot->inl + q->meta, len);
-	meta_read(q, l, msg);
-	if (redelivers(q)) {
+	memcpy(msg->small, l->slot->inl + meta_bytes(f), len);
+	meta_read(l, msg, f);
+	if (redelivers(f)) {
 		take_held(q, l, msg, SHMK_WHAT(SHMK_OP_REDO, SHMK_NO_BLOCK, 0));
 	} else {
 		entry_what(q->shmk, msg->entry, SHMK_OP_COPIED);
@@ -927,42 +1037,53 @@ static int take_inline(struct shmk_queue *q, struct look *l, __u64 p, struct shm
 	return 0;
 }
 
-/*
- * One message into @msg, whose entry names the queue on return (TAKEN, COPIED
- * or TAKING) whatever comes out; recv_done() ends that.
- */
-static int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
+/* A block or an inline message, whose slot is ours by T. */
+static always_inline int take_message(struct shmk_queue *q, struct look *l, __u64 p,
+				      struct shmk_msg *msg, uint32_t f)
+{
+	int ret = SHMK_P_KIND(p) == SHMK_KIND_BLOCK ? take_block(q, l, p, msg, f) :
+						      take_inline(q, l, p, msg, f);
+
+	if (likely(!ret)) {
+		count(&q->nr[SHMK_SIDE_RECV]);
+		PROBE(recv, q->id, l->pos, msg->len, msg->block);
+	}
+	return ret;
+}
+
+static noinline int get_any(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 {
 	struct look l;
 	__u64 p;
 	int ret;
 
-	msg->queue = NULL;
-	msg->redelivered = 0;
 	for (;;) {
 		ret = take(q, msg->entry, room, &l, &p);
 		if (ret)
 			return ret;
-		switch (SHMK_P_KIND(p)) {
-		case SHMK_KIND_BLOCK:
-			ret = take_block(q, &l, p, msg);
-			break;
-		case SHMK_KIND_INLINE:
-			ret = take_inline(q, &l, p, msg);
-			break;
-		case SHMK_KIND_SKIP:
-			slot_empty(&l);
-			left_wake(q);
-			continue;
-		default:
+		if (kind_plain(SHMK_P_KIND(p)))
+			return take_message(q, &l, p, msg, q->flags);
+		if (SHMK_P_KIND(p) != SHMK_KIND_SKIP)
 			return take_garbage(&l);
-		}
-		if (!ret) {
-			count(&q->nr[SHMK_SIDE_RECV]);
-			PROBE(recv, q->id, l.pos, msg->len, msg->block);
-		}
-		return ret;
+		slot_empty(&l);
+		left_wake(q);
 	}
+}
+
+/*
+ * One message into @msg, whose entry names the queue on return (TAKEN, COPIED
+ * or TAKING) whatever comes out; recv_done() ends that.
+ */
+static always_inline int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room, uint32_t f)
+{
+	struct look l;
+	__u64 p;
+
+	msg->queue = NULL;
+	msg->redelivered = 0;
+	if (likely(take_first(q, msg->entry, room, &l, &p, f)))
+		return take_message(q, &l, p, msg, f);
+	return get_any(q, msg, room);
 }
 
 /* The message is ours and the others know; from now on the entry says just that. */
@@ -982,23 +1103,24 @@ static inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg)
  * One thread at a time where messages stay, too: else T could name this peer for one
  * thread while the entry of another says TAKING of the same place, which it has lost.
  */
-static inline bool recv_lock(struct shmk_queue *q)
+static always_inline bool recv_lock(struct shmk_queue *q, uint32_t f)
 {
-	return q->flags & (SHMK_QUEUE_F_SC | SHMK_QUEUE_F_REDELIVER) &&
+	return f & (SHMK_QUEUE_F_SC | SHMK_QUEUE_F_REDELIVER) &&
 	       lock(&q->role_lock[SHMK_SIDE_RECV]);
 }
 
-static int try_recv(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
+static always_inline int try_recv_as(struct shmk_queue *q, struct shmk_msg *msg, size_t room,
+				     uint32_t f)
 {
 	bool locked;
 	int ret = entry_get(q->shmk, &msg->entry);
 
 	if (unlikely(ret))
 		return ret;
-	locked = recv_lock(q);
-	ret = side_enter(q, SHMK_SIDE_RECV);
+	locked = recv_lock(q, f);
+	ret = side_enter(q, SHMK_SIDE_RECV, f);
 	if (likely(!ret))
-		ret = get_one(q, msg, room);
+		ret = get_one(q, msg, room, f);
 	if (ret == -EUCLEAN)
 		wait_wake(q, SHMK_SIDE_SEND);
 	if (unlikely(ret))
@@ -1012,6 +1134,33 @@ static int try_recv(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 	return ret;
 }
 
+static noinline int try_recv_plain(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
+{
+	return try_recv_as(q, msg, room, 0);
+}
+
+static noinline int try_recv_single(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
+{
+	return try_recv_as(q, msg, room, SHMK_QUEUE_F_SC);
+}
+
+static noinline int try_recv_any(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
+{
+	return try_recv_as(q, msg, room, q->flags);
+}
+
+static inline int try_recv(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
+{
+	switch (q->flags & RECV_KINDS) {
+	case 0:
+		return try_recv_plain(q, msg, room);
+	case SHMK_QUEUE_F_SC:
+		return try_recv_single(q, msg, room);
+	default:
+		return try_recv_any(q, msg, room);
+	}
+}
+
 /*
  * What take() would find out first, and what a receiver that polls finds nearly every
  * time: nothing yet. It says nothing about a role that is still to be taken, or a pool that was
@@ -1023,7 +1172,7 @@ static inline bool nothing_there(struct shmk_queue *q)
 
 	if (q->flags & SHMK_QUEUE_F_SC && unlikely(!READ_ONCE(q->have_role[SHMK_SIDE_RECV])))
 		return false;
-	look_begin(q, &l, &q->rv.ring->head);
+	look_begin(q, &l, SHMK_SIDE_RECV);
 	return READ_ONCE(l.slot->p) == SHMK_P(l.lap, SHMK_KIND_EMPTY, 0) && !pool_is_reset(q->shmk);
 }
 
@@ -1068,17 +1217,18 @@ int64_t shmk_recv_copy(struct shmk_queue *q, void *buf, size_t room, int64_t dea
 }
 
 /* All that is there, up to @n. */
-static int get_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
+static always_inline int get_many_as(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
+				     int *ret, uint32_t f)
 {
-	bool locked = recv_lock(q);
+	bool locked = recv_lock(q, f);
 	unsigned int i = 0;
 
-	*ret = side_enter(q, SHMK_SIDE_RECV);
+	*ret = side_enter(q, SHMK_SIDE_RECV, f);
 	while (!*ret && i < n) {
 		*ret = entry_get(q->shmk, &msgs[i].entry);
 		if (*ret)
 			break;
-		*ret = get_one(q, &msgs[i], SIZE_MAX);
+		*ret = get_one(q, &msgs[i], SIZE_MAX, f);
 		if (*ret) {
 			entry_put(q->shmk, msgs[i].entry);
 			break;
@@ -1087,6 +1237,16 @@ static int get_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 	}
 	unlock(&q->role_lock[SHMK_SIDE_RECV], locked);
 	return (int)i;
+}
+
+static int get_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
+{
+	switch (q->flags & RECV_KINDS) {
+	case SHMK_QUEUE_F_SC:
+		return get_many_as(q, msgs, n, ret, SHMK_QUEUE_F_SC);
+	default:
+		return get_many_as(q, msgs, n, ret, q->flags);
+	}
 }
 
 int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
@@ -1321,6 +1481,7 @@ static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
 	q->side[0].fd = -1;
 	q->side[1].fd = -1;
 	s->view.queue(&s->view, id, &q->rv);
+	queue_geometry(q);
 	return q;
 }
 

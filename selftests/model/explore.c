@@ -1750,6 +1750,7 @@ static void queue_init(struct actor *a, struct shmk_queue *q, uint32_t id)
 	q->inline_max = 48 - q->meta;
 	q->have_role[0] = q->have_role[1] = true;
 	view_queue(&view, id, &q->rv);
+	queue_geometry(q);
 }
 
 /* Where mail.c looks for who lives, and for queues by name. */
