@@ -41,6 +41,16 @@ static inline void errno_restore(const int *saved)
 #define ERRNO_KEPT \
 	const int errno_saved __attribute__((cleanup(errno_restore), unused)) = errno
 
+/* A hint that it is going to be written. gcc has it for x86 only if told of a newer processor; older ones ignore it. */
+static always_inline void prefetchw(const void *p)
+{
+#if defined(__x86_64__)
+	__asm__ volatile("prefetchw %0" : : "m" (*(const char *)p));
+#else
+	__builtin_prefetch(p, 1);
+#endif
+}
+
 struct span_heap;	/* block.c */
 struct waiter;		/* wait.c */
 struct mail_route;	/* mail.c */
@@ -320,6 +330,21 @@ static inline void wait_wake(struct shmk_queue *q, uint32_t side)
 	smp_mb();	/* P1 */
 	wait_wake_ordered(q, side);
 }
+
+/*
+ * The same for who has emptied a slot by a plain store: a receiver, whose next message is
+ * behind this. No fence, unless somebody polls an fd for room: see "Waiting for room" in wait.c.
+ */
+static inline void wait_wake_room(struct shmk_queue *q)
+{
+	if (unlikely(READ_ONCE(q->rv.ring->watched)))
+		smp_mb();	/* P1 */
+	barrier();
+	wait_wake_ordered(q, SHMK_SIDE_SEND);
+}
+
+/* Before an fd of the send side is polled by others than wait.c. */
+void wait_watch(struct shmk_queue *q);
 
 /* Until @ready(s, arg) is true, looked at after each event of the pool. */
 int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *arg,

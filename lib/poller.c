@@ -296,7 +296,6 @@ static int ask(struct shmk_poller *p, struct found *f, int64_t timeout_ns)
 {
 	struct epoll_event events[ASK_MAX], *e;
 	int n = set_wait(p->set, events, ASK_MAX, timeout_ns);
-
 	/* There may be room for fewer; they come in the same order every time. */
 	p->asks++;
 	for (int i = 0; i < n; i++) {
@@ -515,6 +514,8 @@ int shmk_poller_add(struct shmk_poller *p, struct shmk_queue *q, int side, void 
 	ret = side_open(q, (uint32_t)side);
 	if (ret)
 		return ret;
+	if (side == SHMK_SEND)
+		wait_watch(q);
 	src.side = (uint32_t)side;
 	src.fd = q->side[side].fd;
 	src.used = p->round;

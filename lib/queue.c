@@ -62,7 +62,7 @@
  *   Q4  CAS of T by the settler who gives a message back, acquire load of T by the
  *       receiver: what the dead one did to block word and payload.
  *   Q3  full fence between a store of P and the load of waiters: in wait_wake(),
- *       or the CAS itself.
+ *       or the CAS itself. A receiver has none: see "Waiting for room" in wait.c.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -77,6 +77,8 @@
  */
 #define RECV_KINDS	(SHMK_QUEUE_F_SC | SHMK_QUEUE_F_REDELIVER | SHMK_QUEUE_F_META)
 #define SEND_KINDS	(SHMK_QUEUE_F_SP | SHMK_QUEUE_F_META)
+
+#define SLOTS_AHEAD	4	/* that a sender asks for before it needs them */
 
 static inline bool kind_plain(uint32_t kind)
 {
@@ -185,6 +187,11 @@ static always_inline void look_begin(struct shmk_queue *q, struct look *l, uint3
 	l->hint = side == SHMK_SIDE_RECV ? &q->rv.ring->head : &q->rv.ring->tail;
 	l->start = READ_ONCE(*l->hint) & q->pos_mask;
 	look_from(q, l, l->start);
+	/* The slot, and the one of some messages later: the receivers' processor has them. */
+	if (side == SHMK_SIDE_SEND) {
+		prefetchw(l->slot);
+		prefetchw((unsigned char *)l->slot + SLOTS_AHEAD * q->rv.slot_bytes);
+	}
 }
 
 /*
@@ -798,16 +805,6 @@ static bool hole_filled(struct shmk_queue *q, __u64 pos, const struct look *l)
 	return false;
 }
 
-/* A hint that it is going to be written. gcc has it for x86 only if told of a newer processor; older ones ignore it. */
-static inline void prefetchw(const void *p)
-{
-#if defined(__x86_64__)
-	__asm__ volatile("prefetchw %0" : : "m" (*(const char *)p));
-#else
-	__builtin_prefetch(p, 1);
-#endif
-}
-
 /*
  * The lines that are about to come over from the sender's processor, all at once instead
  * of one after the other: the slot and the block's word to be written, and where its data begins. Stores
@@ -822,7 +819,7 @@ static inline void take_ahead(const struct shmk_queue *q, const struct look *l, 
 	if (SHMK_P_KIND(p) != SHMK_KIND_BLOCK)
 		return;
 	prefetchw(&s->view.blocks[SHMK_P_ARG(p)]);
-	__builtin_prefetch(s->data + ((size_t)SHMK_P_ARG(p) << s->view.unit_shift));
+	__builtin_prefetch(block_data(q->shmk, SHMK_P_ARG(p)));
 }
 
 /*
@@ -1128,7 +1125,7 @@ static always_inline int try_recv_as(struct shmk_queue *q, struct shmk_msg *msg,
 	unlock(&q->role_lock[SHMK_SIDE_RECV], locked);
 	if (likely(!ret)) {
 		if (!msg->queue)
-			wait_wake(q, SHMK_SIDE_SEND);		/* Q3 */
+			wait_wake_room(q);			/* Q3 */
 		recv_done(q, msg);
 	}
 	return ret;
@@ -1265,7 +1262,7 @@ int shmk_recv_batch(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n,
 			return ret;
 		entry_set(q->shmk, bell, SHMK_OP_WAITING, SHMK_WHERE(q->id, SHMK_SIDE_SEND));
 		got = get_many(q, msgs, n, &ret);
-		wait_wake(q, SHMK_SIDE_SEND);			/* Q3 */
+		wait_wake_room(q);				/* Q3 */
 		entry_put(q->shmk, bell);
 		if (got)
 			return got;

@@ -357,6 +357,8 @@ int side_export(struct shmk_queue *q, uint32_t side)
 
 	if (ret)
 		return ret;
+	if (side == SHMK_SIDE_SEND)
+		wait_watch(q);
 	WRITE_ONCE(q->side[side].exported, true);
 	ret = wait_arm(q, side);
 	return ret == -EAGAIN || !ret ? q->side[side].fd : ret;

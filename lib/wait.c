@@ -51,6 +51,21 @@
  * Without a free ledger entry nobody may drain: then a sleeper looks every
  * millisecond instead.
  *
+ * Waiting for room. A receiver has no P1 (wait_wake_room()): a fence there would make its
+ * answer wait until the stores in the slot have come through, which is a quarter of a
+ * hand-over, for the sake of a sender that is hardly ever asleep. So its P0 may still be on its way,
+ * unseen by S3, when it does P2 and does not see S1: nobody rings. That cannot last: a processor
+ * does not keep a store to itself, it leaves within microseconds even when each that is before it has to wait for
+ * its line, and on every interrupt. Therefore
+ *   - who sleeps for room does so for RELOOK_NS at first, twice as long the next time, and
+ *     then looks again (S5). A store that was on its way at S3 is visible by the first such look;
+ *     a receiver that does P2 later than that sees the word.
+ *   - who polls an fd of the send side elsewhere has nobody who looks again. So before that it
+ *     sets watched in the ring, and waits RELOOK_NS; from then on every receiver has P1.
+ * It is the one place where a bound on time stands for a fence. (Morrison and Afek, "Temporally Bounding
+ * TSO for Fence-Free Asymmetric Synchronization", 2015, is the argument at length; sys_membarrier(2)
+ * would do without a bound, but needs every receiver to have registered.)
+ *
  * The word is 1 only while somebody is about to sleep or sleeps, so nobody pays
  * for a bell while both sides are awake.
  *
@@ -70,6 +85,8 @@
 #define NS_PER_US	1000LL
 #define NS_PER_MS	1000000LL
 
+#define RELOOK_NS	(2 * NS_PER_MS)
+#define RELOOK_LAST_NS	(512 * NS_PER_MS)
 #define SPIN_ADAPTED_NS	(50 * NS_PER_US)
 #define SPIN_MAX_NS	(4 * NS_PER_S)
 #define SPIN_FIRST	64	/* looks before the clock is read; a few us */
@@ -281,6 +298,17 @@ int wait_arm(struct shmk_queue *q, uint32_t side)
 	return ret;
 }
 
+/* Some ms, once in the life of a ring. */
+void wait_watch(struct shmk_queue *q)
+{
+	__u64 *watched = &q->rv.ring->watched, since;
+
+	cas(watched, 0, (__u64)now_ns());
+	since = READ_ONCE(*watched);
+	while ((__u64)now_ns() - since < RELOOK_NS)
+		nanosleep(&(struct timespec) { .tv_nsec = RELOOK_NS / 4 }, NULL);
+}
+
 /* ----------------------------------------------------------- spinning -- */
 
 bool spin_wanted(struct shmk *s, struct spin *spin)
@@ -469,10 +497,23 @@ static int sleep_once(struct shmk_queue *q, uint32_t side, int armed, int64_t ti
 	return (woken & WOKEN_GONE) && !side_ready(q, side) ? -ESHUTDOWN : 0;
 }
 
+/* Who waits for room is not to be trusted to a bell alone: see the top. */
+static int64_t wake_for_room(const struct shmk_queue *q, uint32_t side, int64_t now,
+			     int64_t *relook, int64_t wake)
+{
+	int64_t at = now + *relook;
+
+	if (side != SHMK_SIDE_SEND || q->ready)
+		return wake;
+	if (*relook < RELOOK_LAST_NS)
+		*relook *= 2;
+	return at < wake ? at : wake;
+}
+
 static int sleep_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 {
 	struct shmk *s = q->shmk;
-	int64_t now, wake;
+	int64_t now, wake, relook = RELOOK_NS;
 	int ret = side_open(q, side);
 
 	while (!ret) {
@@ -486,6 +527,7 @@ static int sleep_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 			break;
 		if (side_hung_up(q, side))
 			return -EPIPE;
+		wake = wake_for_room(q, side, now, &relook, wake);
 		/* Nobody rings for who can neither drain nor, being read-only, set the word. */
 		if (ret == -ENOBUFS || (s->rdonly && s->backend->wait_slice_ns != INT64_MAX))
 			wake = now + NO_ENTRY_NS;
@@ -618,7 +660,7 @@ static int sleep_side_event(struct shmk_queue *q, uint32_t side, void *stream,
 {
 	struct shmk *s = q->shmk;
 	int events = s->backend->events_fd(s, stream);
-	int64_t now, wake;
+	int64_t now, wake, relook = RELOOK_NS;
 	int ret = events < 0 ? events : side_open(q, side);
 
 	while (!ret) {
@@ -639,6 +681,7 @@ static int sleep_side_event(struct shmk_queue *q, uint32_t side, void *stream,
 		ret = side_arm(q, side);
 		if (!ret)
 			break;
+		wake = wake_for_room(q, side, now, &relook, wake);
 		if (ret == -ENOBUFS)	/* then the side is looked at every millisecond */
 			wake = now + NO_ENTRY_NS;
 		ret = poll_fds(fds, ret == -ENOBUFS ? 2 : 3, timeout_until(now, wake, deadline));

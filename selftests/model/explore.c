@@ -14,7 +14,8 @@
  *
  * With buffers (TSO) each actor's plain stores wait in a queue until the
  * explorer lets one out; its own loads see them, locked operations and fences
- * drain them, and so does death, which is precise.
+ * drain them, and so does death, which is precise. Who goes to sleep for room while others
+ * have stores in their buffers looks once more when all are out: time has no other meaning here.
  *
  * Two reductions, both exact: a ledger is read by no living actor, so steps on
  * it are not switched at, only died at; and dying before a read is
@@ -116,6 +117,7 @@ struct actor {
 	uint32_t	peer;
 	int		settles;	/* the peer it settles, or 0 */
 	int		side;		/* SLEEPS */
+	bool		relooks;	/* likewise: will look again, see wake_for_room() in lib/wait.c */
 	uint32_t	queue;		/* likewise: its id */
 	bool		(*over)(struct shmk *s, void *arg);	/* likewise, or at an event */
 	void		*over_arg;
@@ -816,6 +818,16 @@ static bool event_since(const uint64_t *events)
 	return news;
 }
 
+static bool others_buffer(const struct actor *a)
+{
+	int i;
+
+	for (i = 0; i < nr_actors; i++)
+		if (&actors[i] != a && actors[i].nr_buffered)
+			return true;
+	return false;
+}
+
 /*
  * The order of lib/wait.c: word, fence, look, sleep. With @events: unless one has come
  * since there were so many.
@@ -830,6 +842,8 @@ static int sleep_side(struct shmk_queue *q, uint32_t side, const uint64_t *event
 	entry_set(q->shmk, entry, SHMK_OP_WAITING, SHMK_WHERE(q->id, side));
 	WRITE_ONCE(*waiters_word(q, side), 1);
 	smp_mb();
+	now->relooks = side == SHMK_SIDE_SEND && !is_topic() && others_buffer(now);
+	now->history = mix(now->history, now->relooks);
 	if (!(q->ready ? q->ready(q, side) : shmk_ring_ready(&q->rv, side)) &&
 	    !(now->over && now->over(q->shmk, now->over_arg)) &&
 	    READ_ONCE(*waiters_word(q, side)) && !event_since(events)) {
@@ -2252,7 +2266,7 @@ static void check_end(void)
 
 /* ------------------------------------------------------------- searching -- */
 
-enum choice_kind { GO, DIE, LET_OUT };
+enum choice_kind { GO, DIE, LET_OUT, LOOK };
 struct choice {
 	enum choice_kind	kind;
 	int			actor;
@@ -2310,6 +2324,8 @@ static int choices(struct choice *c, const struct actor *last)
 			c[n++] = (struct choice){ DIE, i };
 		if (!stay && a->nr_buffered)
 			c[n++] = (struct choice){ LET_OUT, i };
+		if (!stay && a->status == SLEEPS && a->relooks && !others_buffer(a))
+			c[n++] = (struct choice){ LOOK, i };
 	}
 	return n;
 }
@@ -2347,6 +2363,9 @@ static void act(struct choice c)
 		drain_one(a);
 	} else if (c.kind == DIE) {
 		die(a);
+	} else if (c.kind == LOOK) {
+		a->relooks = false;
+		a->status = RUNS;
 	} else {
 		/* Going on past a chance to die uses it up. */
 		a->wrote = false;
@@ -2365,7 +2384,7 @@ static void act(struct choice c)
 /* Once more from the beginning, aloud: the execution that went wrong. */
 static void show(void)
 {
-	struct choice c[3 * ACTORS];
+	struct choice c[4 * ACTORS];
 	struct actor *last = NULL;
 	char first[sizeof(violated)];
 	int i;
@@ -2414,7 +2433,7 @@ static bool backtrack(void)
 
 static uint64_t explore(uint64_t most)
 {
-	struct choice c[3 * ACTORS];
+	struct choice c[4 * ACTORS];
 	struct actor *last = NULL;
 	uint64_t ends = 0;
 	int n;

@@ -481,6 +481,9 @@ enum shmk_side {
  * everything before head is taken; both may lag, neither may lead.
  * waiters: nonzero: somebody of that side sleeps or is about to; whoever
  * changes it to 0 rings the bell of that side.
+ * watched: nonzero: an fd of the send side is polled, so receivers need a full fence between emptying
+ * a slot and their look at waiters_send. Else they have none, and who waits for room looks again
+ * after some milliseconds, by when every store is visible. The time when it was set; for the ring's life.
  * role: { gen:32, peer:16 } of the one producer or consumer (F_SP, F_SC); of a
  * topic role_send is the writer's.
  * role_recv of a mailbox that its owner has closed and outlives names SHMK_ROLE_CLOSED:
@@ -502,7 +505,8 @@ struct shmk_ring {
 	__u64	waiters_send;
 	__u64	role_send;
 	__u64	redelivered;
-	__u64	pad3[5];
+	__u64	watched;
+	__u64	pad3[4];
 	/* slots follow */
 };
 
