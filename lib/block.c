@@ -49,6 +49,7 @@ struct own_span {
 	uint32_t	gen;
 	uint32_t	list;		/* class, or RUN */
 	uint32_t	step;		/* units from block to block */
+	uint32_t	inverse;	/* 2^16 / step, rounded up: see slot_of() */
 	uint32_t	nr_blocks;
 	uint32_t	nr_free;	/* on the stack */
 	bool		rescan;		/* the hints do not tell all */
@@ -67,6 +68,7 @@ struct span_heap {
 	struct own_span	**own;		/* by span, NULL: not mine */
 	uint32_t	nr_empty;	/* spans whose blocks are all on a stack */
 	uint32_t	keep;
+	uint8_t		class_of[SHMK_CLASS_UNITS_MAX + 1];	/* the smallest class of so many units */
 };
 
 /* -------------------------------------------------------------- lists -- */
@@ -127,13 +129,19 @@ static bool span_mine(struct shmk *s, struct own_span *sp)
 	return word_mine(s, READ_ONCE(shared(s, sp->index)->word), sp->gen);
 }
 
+/* unit / step without a division: exact for units below 256, whatever the step. */
+static uint32_t slot_of(const struct own_span *sp, uint32_t unit)
+{
+	return unit * sp->inverse >> 16;
+}
+
 static bool span_empty(const struct own_span *sp)
 {
 	return sp->nr_free == sp->nr_blocks;
 }
 
 /* One that is listed already was freed by two: by somebody who wrote where nobody may. */
-static void span_push(struct shmk *s, struct own_span *sp, uint32_t slot, uint32_t gen)
+static always_inline void span_push(struct shmk *s, struct own_span *sp, uint32_t slot, uint32_t gen)
 {
 	if (unlikely(sp->listed[slot >> 6] >> (slot & 63) & 1))
 		return;
@@ -197,6 +205,7 @@ static struct own_span *span_new(struct shmk *s, uint32_t index, uint32_t entry,
 	sp->gen = SHMK_SPAN_GEN(word);
 	sp->list = list;
 	sp->step = step;
+	sp->inverse = 65536 / step + 1;
 	sp->nr_blocks = n;
 	sp->gens = (uint32_t *)(void *)(sp->stack + ((n + 1) & ~1U));
 	/* It may have been mine before: a thief took it, and I did not notice. */
@@ -293,7 +302,7 @@ static bool span_begin(struct shmk *s, struct own_span *sp)
  * The next free block of a span. -EAGAIN: there is none after all, and the
  * span is on the full list, or not mine.
  */
-static int span_pop(struct shmk *s, struct own_span *sp, uint32_t entry,
+static always_inline int span_pop(struct shmk *s, struct own_span *sp, uint32_t entry,
 		    uint32_t *block, uint32_t *gen)
 {
 	while (sp->nr_free) {
@@ -724,7 +733,7 @@ static bool collect(struct shmk *s, uint32_t list, uint32_t most)
 	return false;
 }
 
-static struct own_span *avail(struct shmk *s, uint32_t list, uint32_t nr)
+static always_inline struct own_span *avail(struct shmk *s, uint32_t list, uint32_t nr)
 {
 	struct own_span *sp, *head = &s->heap->avail[list].head;
 
@@ -735,19 +744,19 @@ static struct own_span *avail(struct shmk *s, uint32_t list, uint32_t nr)
 }
 
 /* The list that serves @len and @align, and the number of spans of a run. */
-static int list_for(struct shmk *s, size_t len, size_t align, uint32_t *list, uint32_t *nr)
+static always_inline int list_for(struct shmk *s, size_t len, size_t align, uint32_t *list, uint32_t *nr)
 {
 	size_t units;
 	uint32_t class;
 
-	if (len > s->data_bytes)
+	if (unlikely(len > s->data_bytes))
 		return -E2BIG;
 	*nr = 1;
 	units = (len + ((size_t)1 << s->view.unit_shift) - 1) >> s->view.unit_shift;
-	for (class = 0; class < SHMK_CLASSES; class++) {
-		size_t room = (size_t)shmk_class_units(class);
-
-		if (room >= units && !((room << s->view.unit_shift) & (align - 1))) {
+	class = units <= SHMK_CLASS_UNITS_MAX ? s->heap->class_of[units] : SHMK_CLASSES;
+	for (; class < SHMK_CLASSES; class++) {
+		if (likely(!(((size_t)shmk_class_units(class) << s->view.unit_shift) &
+			     (align - 1)))) {
 			*list = class;
 			return 0;
 		}
@@ -760,20 +769,16 @@ static int list_for(struct shmk *s, size_t len, size_t align, uint32_t *list, ui
 	return 0;
 }
 
-int block_alloc_locked(struct shmk *s, size_t len, size_t align, uint32_t entry,
-		       uint32_t *block, uint32_t *gen)
+static noinline int alloc_search(struct shmk *s, uint32_t list, uint32_t nr, uint32_t entry,
+				 uint32_t *block, uint32_t *gen)
 {
-	uint32_t list, nr;
 	struct own_span *sp;
 	int ret, reclaims = 0;
 
-	ret = list_for(s, len ? len : 1, align ? align : 1, &list, &nr);
-	if (ret)
-		return ret;
 	for (;;) {
 		sp = avail(s, list, nr);
-		if (likely(sp)) {
-			if (likely(!span_pop(s, sp, entry, block, gen)))
+		if (sp) {
+			if (!span_pop(s, sp, entry, block, gen))
 				return 0;
 			continue;
 		}
@@ -790,10 +795,30 @@ int block_alloc_locked(struct shmk *s, size_t len, size_t align, uint32_t entry,
 	}
 }
 
+/* Mostly there is a block in the first span that has any. */
+static always_inline int alloc_from(struct shmk *s, uint32_t list, uint32_t nr, uint32_t entry,
+				    uint32_t *block, uint32_t *gen)
+{
+	struct own_span *sp = avail(s, list, nr);
+
+	if (likely(sp && !span_pop(s, sp, entry, block, gen)))
+		return 0;
+	return alloc_search(s, list, nr, entry, block, gen);
+}
+
+int block_alloc_locked(struct shmk *s, size_t len, size_t align, uint32_t entry,
+		       uint32_t *block, uint32_t *gen)
+{
+	uint32_t list, nr;
+	int ret = list_for(s, len ? len : 1, align ? align : 1, &list, &nr);
+
+	return ret ? ret : alloc_from(s, list, nr, entry, block, gen);
+}
+
 void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t entry)
 {
 	uint32_t index = block >> SHMK_SPAN_UNITS_SHIFT;
-	uint32_t unit = block & (SHMK_SPAN_UNITS - 1);
+	uint32_t slot, unit = block & (SHMK_SPAN_UNITS - 1);
 	struct own_span *sp = s->heap->own[index];
 
 	if (!cas(&s->view.blocks[block].word, SHMK_BLOCK_WORD(gen, SHMK_BLOCK_USED),
@@ -806,8 +831,9 @@ void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t en
 		span_forget(s, sp);
 		sp = NULL;
 	}
+	slot = sp ? slot_of(sp, unit) : 0;
 	/* Of a span of mine, but no block that I cut: by somebody who wrote where nobody may. */
-	if (!sp || unit % sp->step || unit / sp->step >= sp->nr_blocks) {
+	if (!sp || slot * sp->step != unit || slot >= sp->nr_blocks) {
 		struct shmk_span *span = shared(s, index);
 
 		/* as shmk_block_hint(), but the second hint only with the first change */
@@ -816,7 +842,7 @@ void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t en
 		if (!READ_ONCE(span->changed))
 			shmk_span_hint(&s->view, index);
 	} else {
-		span_push(s, sp, unit / sp->step, gen + 1);
+		span_push(s, sp, slot, gen + 1);
 		if (span_empty(sp))
 			span_now_empty(s, sp);
 		else if ((sp->rescan || READ_ONCE(shared(s, index)->freed)) &&
@@ -846,6 +872,10 @@ int heap_init(struct shmk *s)
 	heap->keep = s->view.nr_spans / KEEP_SHARE;
 	if (heap->keep > KEEP_MAX)
 		heap->keep = KEEP_MAX;
+	for (i = 0; i <= SHMK_CLASS_UNITS_MAX; i++)
+		while (shmk_class_units(heap->class_of[i]) < i)
+			heap->class_of[i]++;
+	memset(&s->store, 0, sizeof(s->store));
 	s->heap = heap;
 	return 0;
 }
@@ -886,20 +916,57 @@ static size_t room_locked(struct shmk *s, uint32_t block)
 	return ((size_t)sp->step * sp->nr_spans) << s->view.unit_shift;
 }
 
-static int try_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
+static always_inline bool take_kept(struct shmk *s, uint32_t list, uint32_t nr, struct shmk_msg *msg)
+{
+	uint32_t units = list == RUN ? nr * SHMK_SPAN_UNITS : shmk_class_units(list);
+
+	return store_take_locked(s, units, list == RUN ? units + units / 4 : units, msg);
+}
+
+static always_inline int alloc_locked(struct shmk *s, uint32_t list, uint32_t nr, struct shmk_msg *msg)
+{
+	int ret;
+
+	if (s->store.nr && take_kept(s, list, nr, msg))
+		return 0;
+	ret = entry_get_locked(s, &msg->entry);
+	if (ret)
+		return ret;
+	ret = alloc_from(s, list, nr, msg->entry, &msg->block, &msg->gen);
+	if (ret)
+		entry_put_locked(s, msg->entry);
+	else
+		msg->room = room_locked(s, msg->block);
+	return ret;
+}
+
+static noinline int alloc_again(struct shmk *s, uint32_t list, uint32_t nr, struct shmk_msg *msg)
+{
+	return alloc_locked(s, list, nr, msg);
+}
+
+static always_inline int try_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 {
 	bool locked = lock(&s->lock);
-	int ret = entry_get_locked(s, &msg->entry);
+	uint32_t list, nr;
+	int ret = list_for(s, len ? len : 1, align ? align : 1, &list, &nr);
 
-	if (!ret) {
-		ret = block_alloc_locked(s, len, align, msg->entry, &msg->block, &msg->gen);
-		if (ret)
-			entry_put_locked(s, msg->entry);
-		else
-			msg->room = room_locked(s, msg->block);
+	if (unlikely(ret))
+		goto out;
+	ret = alloc_locked(s, list, nr, msg);
+	/* What is kept is of another size, or has the last entries. */
+	if (unlikely(ret) && s->store.nr) {
+		store_empty_locked(s);
+		ret = alloc_again(s, list, nr, msg);
 	}
+out:
 	unlock(&s->lock, locked);
 	return ret;
+}
+
+static noinline int alloc_reaped(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
+{
+	return try_alloc(s, len, align, msg);
 }
 
 int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
@@ -915,7 +982,7 @@ int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 		return -ESHUTDOWN;
 	ret = try_alloc(s, len, align, msg);
 	if (unlikely(ret == -ENOMEM) && s->backend->reap(s) > 0)
-		ret = try_alloc(s, len, align, msg);
+		ret = alloc_reaped(s, len, align, msg);
 	if (ret)
 		return ret;
 	msg->shmk = s;
@@ -941,7 +1008,8 @@ void shmk_free(struct shmk_msg *msg)
 		message_ack(msg);
 	} else if (msg->data && msg->kind == SHMK_KIND_BLOCK) {
 		locked = lock(&msg->shmk->lock);
-		block_free_locked(msg->shmk, msg->block, msg->gen, msg->entry);
+		if (!store_keep_locked(msg->shmk, msg))
+			block_free_locked(msg->shmk, msg->block, msg->gen, msg->entry);
 		unlock(&msg->shmk->lock, locked);
 	}
 	msg->data = NULL;

@@ -81,6 +81,21 @@ static inline void unlock(struct lock *lock, bool locked)
 		atomic_store_explicit(&lock->held, 0, memory_order_release);
 }
 
+/* store.c; under shmk->lock */
+#define NR_KEPT	32
+
+struct kept {
+	uint32_t		block, gen, entry;
+	uint32_t		units;		/* room */
+};
+
+struct store {
+	uint64_t		most;		/* bytes; 0: nothing is kept */
+	uint64_t		bytes;
+	uint32_t		nr;
+	struct kept		kept[NR_KEPT];
+};
+
 struct shmk {
 	const struct shmk_backend *backend;
 	void			*priv;		/* the backend's */
@@ -110,6 +125,7 @@ struct shmk {
 	uint32_t		nr_free_entries;
 	uint32_t		fresh_entry;	/* from here on none was ever used */
 	struct span_heap	*heap;
+	struct store		store;
 
 	atomic_int		interrupted;
 	int			interrupt_fd;	/* eventfd, readable while interrupted */
@@ -248,6 +264,23 @@ int block_alloc_locked(struct shmk *s, size_t len, size_t align, uint32_t entry,
 bool heap_yield_locked(struct shmk *s);
 /* Of a block that this peer holds by @entry; the entry goes too. */
 void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t entry);
+
+/*
+ * store.c: freed blocks that are kept. keep: in place of block_free_locked(), if there is
+ * room. take: one of @least to @most units; fills block, gen, entry, room of @msg. empty: before
+ * this peer sleeps, and when it is short.
+ */
+bool store_keep_locked(struct shmk *s, const struct shmk_msg *msg);
+bool store_take_locked(struct shmk *s, uint32_t least, uint32_t most, struct shmk_msg *msg);
+void store_empty_locked(struct shmk *s);
+void store_empty(struct shmk *s);
+
+/* Others may want it while this peer does nothing. */
+static inline void store_sleeps(struct shmk *s)
+{
+	if (unlikely(s->store.nr))
+		store_empty(s);
+}
 
 /* The smallest block (the explorer takes one of which a span has few). */
 #ifndef CHILD_BYTES

@@ -295,7 +295,11 @@ static int set_wait(int set, struct epoll_event *events, int max, int64_t timeou
 static int ask(struct shmk_poller *p, struct found *f, int64_t timeout_ns)
 {
 	struct epoll_event events[ASK_MAX], *e;
-	int n = set_wait(p->set, events, ASK_MAX, timeout_ns);
+	int n;
+
+	if (timeout_ns)
+		store_sleeps(p->shmk);
+	n = set_wait(p->set, events, ASK_MAX, timeout_ns);
 	/* There may be room for fewer; they come in the same order every time. */
 	p->asks++;
 	for (int i = 0; i < n; i++) {

@@ -674,7 +674,9 @@ static int msg_find(struct shmk *s, const void *ptr, size_t len, struct shmk_msg
 
 		/* No block: inline, in its slot. */
 		if (!op_holds(SHMK_WHAT_OP(what)) || !block_valid(s, SHMK_WHAT_BLOCK(what)) ||
-		    !shmk_block_root(&s->view, SHMK_WHAT_BLOCK(what), &root) || root != block)
+		    !shmk_block_root(&s->view, SHMK_WHAT_BLOCK(what), &root) || root != block ||
+		    READ_ONCE(entry_at(s, i)->where) ==
+		    SHMK_WHERE(SHMK_QUEUE_NOWHERE, SHMK_POS_KEPT))
 			continue;
 		msg->data = block_data(s, block);
 		msg->room = shmk_block_room(&s->view, block);
@@ -819,7 +821,11 @@ static inline void take_ahead(const struct shmk_queue *q, const struct look *l, 
 	if (SHMK_P_KIND(p) != SHMK_KIND_BLOCK)
 		return;
 	prefetchw(&s->view.blocks[SHMK_P_ARG(p)]);
-	__builtin_prefetch(block_data(q->shmk, SHMK_P_ARG(p)));
+	/* Who keeps blocks will write an answer there. */
+	if (s->store.most)
+		prefetchw(block_data(q->shmk, SHMK_P_ARG(p)));
+	else
+		__builtin_prefetch(block_data(q->shmk, SHMK_P_ARG(p)));
 }
 
 /*

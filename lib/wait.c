@@ -419,8 +419,10 @@ int poll_sleep(struct shmk *s, int fd, short events, int64_t timeout_ns)
 		{ .fd = s->interrupt_fd, .events = POLLIN },
 		{ .fd = fd, .events = events },
 	};
-	int woken = 0, ret = poll_fds(fds, 2, timeout_ns);
+	int woken = 0, ret;
 
+	store_sleeps(s);
+	ret = poll_fds(fds, 2, timeout_ns);
 	if (ret <= 0)
 		return ret;
 	if (fds[0].revents)
@@ -471,6 +473,7 @@ static int sleep_fds(struct shmk_queue *q, uint32_t side, int64_t timeout_ns)
 	struct shmk *s = q->shmk;
 	int ret;
 
+	store_sleeps(s);
 	if (!READ_ONCE(s->no_uring)) {
 		ret = uring_sleep(q, side, timeout_ns);
 		if (ret != -ENOSYS)
@@ -684,6 +687,7 @@ static int sleep_side_event(struct shmk_queue *q, uint32_t side, void *stream,
 		wake = wake_for_room(q, side, now, &relook, wake);
 		if (ret == -ENOBUFS)	/* then the side is looked at every millisecond */
 			wake = now + NO_ENTRY_NS;
+		store_sleeps(s);
 		ret = poll_fds(fds, ret == -ENOBUFS ? 2 : 3, timeout_until(now, wake, deadline));
 		if (ret < 0)
 			break;

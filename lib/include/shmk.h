@@ -454,6 +454,19 @@ SHMK_API int shmk_alloc_wait(struct shmk *s, size_t len, size_t align, struct sh
 /* shmk_free() - give it back; of an inline or empty message it forgets the contents. */
 SHMK_API void shmk_free(struct shmk_msg *msg);
 
+/**
+ * shmk_keep() - let this attachment keep some of what it frees, for its own next allocations
+ * @bytes: at most so many, in at most 32 blocks; 0, as at first: none; what is kept goes
+ *
+ * Blocks that are kept are allocated again without a locked operation, and those of a message that was
+ * received without going back to the sender's processor: whoever answers one message with another
+ * is a third faster for it. Nobody else can have them meanwhile: they count as used and as held by
+ * this peer (shmk_pool_dump() says which), and other peers may see -ENOMEM for want of them. They go back
+ * when it sleeps in the library, runs short itself, detaches, or dies; not while it sleeps elsewhere, as
+ * in an epoll of its own. -EROFS.
+ */
+SHMK_API int shmk_keep(struct shmk *s, size_t bytes);
+
 /* shmk_resize() - change the payload length in place; -ENOSPC if @len > room; -EBUSY: shared. */
 SHMK_API int shmk_resize(struct shmk_msg *msg, size_t len);
 

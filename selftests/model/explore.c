@@ -2,7 +2,7 @@
 /*
  * explore.c - the library's own code under all interleavings, with deaths.
  *
- * settle.c and queue.c, ledger.c, block.c, share.c, multi.c are compiled against order.h of this
+ * settle.c and queue.c, ledger.c, block.c, store.c, share.c, multi.c are compiled against order.h of this
  * directory, so that each access to a shared word is a step. The actors of a
  * scenario (senders, receivers, one that allocates) run as coroutines; before
  * every step the explorer decides who goes on and who dies there; a settler
@@ -1192,6 +1192,28 @@ static void recv_tries(struct actor *a)
 	for (i = 0; i < a->arg; i++)
 		if (!shmk_recv(&a->q, &msg, SHMK_TRY))
 			consume(a, &msg);
+}
+
+/* Answers with the block that the message came in: freed, kept, allocated again. */
+static void answer_kept(struct actor *a)
+{
+	struct shmk_msg *msg = &messages[a - actors][0];
+	uint32_t block;
+
+	if (shmk_recv(&a->q, msg, SHMK_TRY))
+		return;
+	note_received((uint32_t)msg->len);
+	block = msg->block;
+	shmk_keep(&a->s, 1 << 16);
+	shmk_free(msg);
+	if (shmk_alloc(&a->s, 1 << 16, 0, msg) || msg->block != block)
+		violation("block %u was not kept", block);
+	msg->len = message_id(a, 0);
+	if (shmk_send(&a->q, msg, SHMK_TRY))
+		shmk_free(msg);
+	else
+		note_sent(message_id(a, 0));
+	shmk_keep(&a->s, 0);
 }
 
 static void recv_waiting(struct actor *a)
@@ -2518,6 +2540,14 @@ static void setup_pass(void)
 	peer_add(recv_tries, 1);
 }
 
+static void setup_kept(void)
+{
+	sender_add(send_blocks, 1);
+	peer_add(answer_kept, 1);
+	peer_add(recv_tries, 1);
+	told.messages++;	/* the answer */
+}
+
 static void setup_two_in_hand(void)
 {
 	sender_add(send_blocks, 2);
@@ -2849,6 +2879,9 @@ static const struct scenario scenarios[] = {
 	{ "inline, two producers", 2, false, 1, 0, false, setup_inline, false, 0 },
 	{ "inline, two producers, two slots, wrapping", 1, false, 2, 0, true, setup_inline, false, 0 },
 	{ "passing on", 2, false, 2, 0, false, setup_pass, false, -2 },
+	{ "answering with a block that was kept", 2, false, 2, 0, false, setup_kept, false, -2 },
+	{ "answering with a block that was kept, buffered stores", 1, true, 1, 0, true, setup_kept,
+	  false, -2 },
 	{ "sleeping receiver, buffered stores", 1, true, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
 	  setup_sleep, false, 0 },
 	{ "sleeping receiver, inline, buffered stores", 1, true, 1, 0, false, setup_sleep_inline,

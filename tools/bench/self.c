@@ -7,6 +7,8 @@
  *   inline-mn  the same, through a queue for any number of both
  *   block      a block of the pool for each; one producer, one receiver
  *   block-mn   the same, through a queue for any number of both
+ *   kept       block and
+ *   kept-mn    block-mn, of peers that keep a few freed blocks: shmk_keep()
  *   batch      inline, up to 32 with one call on both sides; to stream only
  *   topic      published and read, in the topic's own memory
  *   uring      inline, sleeping in the library's own io_uring
@@ -29,7 +31,7 @@ static struct {
 	char			uri[64];
 	uint32_t		flags;
 	enum way		way;
-	bool			epoll;
+	bool			epoll, keeps;
 	struct shmk		*s;
 	struct shmk_queue	*to, *from;
 	struct shmk_topic	*topic_to, *topic_from;
@@ -122,6 +124,18 @@ INIT(block, BLOCK, SHMK_QUEUE_SP | SHMK_QUEUE_SC)
 INIT(block_mn, BLOCK, 0)
 INIT(topic, TOPIC, 0)
 
+static void kept_init(struct bench *b)
+{
+	my.keeps = true;
+	block_init(b);
+}
+
+static void kept_mn_init(struct bench *b)
+{
+	my.keeps = true;
+	block_mn_init(b);
+}
+
 static void batch_init(struct bench *b)
 {
 	if (!b->stream)
@@ -196,6 +210,8 @@ static void self_open(struct bench *b)
 	struct shmk_attach_opts opts = { .spin_us = b->sleeps ? -1 : 0 };
 
 	check("attach", shmk_attach(my.uri, &opts, &my.s));
+	if (my.keeps)
+		check("keep", shmk_keep(my.s, 4 * (b->bytes < 4096 ? 4096 : b->bytes)));
 	if (my.way == TOPIC)
 		open_topics(b);
 	else
@@ -325,11 +341,13 @@ TRANSPORT(inl, "shmk-inline", false);
 TRANSPORT(inl_mn, "shmk-inline-mn", true);
 TRANSPORT(block, "shmk-block", false);
 TRANSPORT(block_mn, "shmk-block-mn", true);
+TRANSPORT(kept, "shmk-kept", false);
+TRANSPORT(kept_mn, "shmk-kept-mn", true);
 TRANSPORT(batch, "shmk-batch", false);
 TRANSPORT(topic, "shmk-topic", false);
 TRANSPORT(uring, "shmk-uring", false);
 TRANSPORT(epoll, "shmk-epoll", false);
 
 const struct transport *const self_transports[] = {
-	&inl, &inl_mn, &block, &block_mn, &batch, &topic, &uring, &epoll, NULL,
+	&inl, &inl_mn, &block, &block_mn, &kept, &kept_mn, &batch, &topic, &uring, &epoll, NULL,
 };

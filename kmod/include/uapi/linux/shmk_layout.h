@@ -357,6 +357,7 @@ struct shmk_span {
  * are powers of two, so such a block is aligned to its own size.
  */
 #define SHMK_CLASSES		14U
+#define SHMK_CLASS_UNITS_MAX	128U
 static inline __u32 shmk_class_units(__u32 index)
 {
 	if (index < 2)
@@ -406,6 +407,7 @@ struct shmk_entry {
 #define SHMK_WHERE_QUEUE(where)	((__u32)(where) & 0xffff)
 #define SHMK_WHERE_POS(where)	((__u64)(where) >> 16)
 #define SHMK_QUEUE_NOWHERE	0xffffU	/* queue of what came from none */
+#define SHMK_POS_KEPT		1U	/* its pos: the holder has freed it, and keeps it to use it again */
 #define SHMK_NO_BLOCK		0xfffffffU	/* with generation 0 */
 
 struct shmk_ledger {

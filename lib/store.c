@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
+/*
+ * store.c - blocks that a peer keeps for its own next allocations.
+ *
+ * Vocabulary
+ *   store   blocks that the caller has freed and this peer still holds: USED in their
+ *           word, HELD by an entry of its ledger, like any other it holds. Nothing else in
+ *           the pool knows the word; who settles this peer frees them as all it held.
+ *   keep    to put a freed block there, its own or one it received.
+ *
+ * Invariants
+ *   - kept is a plain block: neither a reference nor an envelope (its whole word says so).
+ *   - a kept block has its entry, with KEPT where a message has its position.
+ *   - so many bytes as shmk_keep() allowed, and NR_KEPT blocks; none at all in a peer that
+ *     sleeps in the library, has just been refused memory, or has not asked for it.
+ *
+ * Why: to free a block and to take it again are two locked operations, and for one that was
+ * received two cache lines that travel back to its owner, and later here again. Whoever
+ * answers a message with what it came in touches no line that others have.
+ *
+ * What survivors see if the peer dies right after each store (L is the block's entry):
+ *   keep    L.where = (nowhere, KEPT)   HELD: freed. GOT: freed, counted as lost
+ *           L.what = HELD(b, g)         freed
+ *   take    L.where = (nowhere, 0)      the same
+ * The pair (b, g) stays with one entry of one ledger: what is unique remains so.
+ *
+ * Source of the idea: the caches of threads in front of a heap (tcmalloc, mimalloc),
+ * bounded by what others are to be able to have.
+ */
+#include "internal.h"
+
+static bool kept_plain(struct shmk *s, const struct shmk_msg *msg)
+{
+	return READ_ONCE(s->view.blocks[msg->block].word) ==
+	       SHMK_BLOCK_WORD(msg->gen, SHMK_BLOCK_USED);
+}
+
+bool store_keep_locked(struct shmk *s, const struct shmk_msg *msg)
+{
+	struct store *st = &s->store;
+	uint64_t room;
+
+	if (likely(!st->most))
+		return false;
+	room = shmk_block_room(&s->view, msg->block);
+	if (st->nr == NR_KEPT || room > st->most - st->bytes || !kept_plain(s, msg) ||
+	    pool_is_reset(s))
+		return false;
+	entry_set(s, msg->entry, SHMK_WHAT(SHMK_OP_HELD, msg->block, msg->gen),
+		  SHMK_WHERE(SHMK_QUEUE_NOWHERE, SHMK_POS_KEPT));
+	st->kept[st->nr++] = (struct kept) {
+		.block = msg->block, .gen = msg->gen, .entry = msg->entry,
+		.units = (uint32_t)(room >> s->view.unit_shift),
+	};
+	st->bytes += room;
+	return true;
+}
+
+/* The one freed last is in the cache: from the top. What is not @least units is another class's. */
+bool store_take_locked(struct shmk *s, uint32_t least, uint32_t most, struct shmk_msg *msg)
+{
+	struct store *st = &s->store;
+	struct kept *k = st->kept + st->nr;
+
+	do {
+		if (k-- == st->kept)
+			return false;
+	} while (k->units < least || k->units > most);
+	msg->block = k->block;
+	msg->gen = k->gen;
+	msg->entry = k->entry;
+	msg->room = (size_t)k->units << s->view.unit_shift;
+	WRITE_ONCE(entry_at(s, k->entry)->where, SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0));
+	st->bytes -= msg->room;
+	*k = st->kept[--st->nr];
+	return true;
+}
+
+void store_empty_locked(struct shmk *s)
+{
+	struct store *st = &s->store;
+
+	while (st->nr) {
+		const struct kept *k = &st->kept[--st->nr];
+
+		block_free_locked(s, k->block, k->gen, k->entry);
+	}
+	st->bytes = 0;
+}
+
+void store_empty(struct shmk *s)
+{
+	bool locked = lock(&s->lock);
+
+	store_empty_locked(s);
+	unlock(&s->lock, locked);
+}
+
+int shmk_keep(struct shmk *s, size_t bytes)
+{
+	bool locked;
+
+	if (s->rdonly)
+		return -EROFS;
+	locked = lock(&s->lock);
+	s->store.most = bytes < s->data_bytes ? bytes : s->data_bytes;
+	if (s->store.bytes > s->store.most)
+		store_empty_locked(s);
+	unlock(&s->lock, locked);
+	return 0;
+}
