@@ -255,7 +255,8 @@ static void span_now_empty(struct shmk *s, struct own_span *sp)
 }
 
 /*
- * Takes in what others freed. False when the span is not mine any more: blocks
+ * Takes in what others freed. Of a run, which has one block, that one's word tells as much as
+ * a hint would, so nobody leaves one. False when the span is not mine any more: blocks
  * read before the word was seen to be mine were mine. Hints that were taken
  * from under its new owner go back; if we die before that, the settler of our
  * SPAN entry gives all of them.
@@ -266,9 +267,9 @@ static bool span_collect(struct shmk *s, struct own_span *sp)
 	uint64_t hints = 0, bits;
 
 	if (span_mine(s, sp)) {
-		if (READ_ONCE(span->freed))
+		if (sp->list != RUN && READ_ONCE(span->freed))
 			hints = xchg(&span->freed, 0);
-		bits = sp->rescan ? UINT64_MAX : hints;
+		bits = sp->rescan || sp->list == RUN ? UINT64_MAX : hints;
 		sp->rescan = false;
 		if (bits)
 			span_scan(s, sp, bits);
@@ -299,6 +300,24 @@ static bool span_begin(struct shmk *s, struct own_span *sp)
 }
 
 /*
+ * Of a block that is taken soon: its word, and where its data begins. Others have freed it, so
+ * the lines are on their processor, and to wait for them is most of what a message costs.
+ */
+#define POP_AHEAD	2
+
+static always_inline void pop_ahead(struct shmk *s, const struct own_span *sp)
+{
+	uint32_t block;
+
+	if (sp->nr_free <= POP_AHEAD)
+		return;
+	block = (sp->index << SHMK_SPAN_UNITS_SHIFT) +
+		sp->stack[sp->nr_free - 1 - POP_AHEAD] * sp->step;
+	prefetchw(&s->view.blocks[block]);
+	prefetchw(block_data(s, block));
+}
+
+/*
  * The next free block of a span. -EAGAIN: there is none after all, and the
  * span is on the full list, or not mine.
  */
@@ -311,6 +330,7 @@ static always_inline int span_pop(struct shmk *s, struct own_span *sp, uint32_t 
 		if (span_empty(sp))
 			s->heap->nr_empty -= sp->nr_spans;
 		slot = sp->stack[--sp->nr_free];
+		pop_ahead(s, sp);
 		sp->listed[slot >> 6] &= ~(1ULL << (slot & 63));
 		if (!sp->nr_free)
 			to_full(s->heap, sp);
@@ -835,9 +855,11 @@ void block_free_locked(struct shmk *s, uint32_t block, uint32_t gen, uint32_t en
 	/* Of a span of mine, but no block that I cut: by somebody who wrote where nobody may. */
 	if (!sp || slot * sp->step != unit || slot >= sp->nr_blocks) {
 		struct shmk_span *span = shared(s, index);
+		__u64 hints = READ_ONCE(span->freed);
 
 		/* as shmk_block_hint(), but the second hint only with the first change */
-		if (!(READ_ONCE(span->freed) >> (unit >> 2) & 1))
+		if (!(hints >> (unit >> 2) & 1) &&
+		    SHMK_SPAN_KIND(READ_ONCE(span->word)) != SHMK_SPAN_RUN)
 			word_or(&span->freed, 1ULL << (unit >> 2));
 		if (!READ_ONCE(span->changed))
 			shmk_span_hint(&s->view, index);
