@@ -12,7 +12,8 @@
  *   free     USED(g) -> FREE(g + 1) by CAS; to the own stack, or hints for the
  *            owner; ledger NONE.
  *   short    of blocks, in this order: own spans whose hints say that others
- *            freed something; a new span; all own spans; then reclaim():
+ *            freed something; a new span; all own spans; what is kept (store.c);
+ *            then reclaim():
  *            orphans are adopted, and spans of the living that have nothing
  *            but free blocks are seized, so that an idle peer cannot sit on
  *            memory. A seizure locks every block (FREE -> GONE) under the
@@ -809,6 +810,11 @@ static noinline int alloc_search(struct shmk *s, uint32_t list, uint32_t nr, uin
 			continue;
 		if (collect(s, list, UINT32_MAX))
 			continue;
+		/* What is kept is of another size, but may be all that is in use of a span. */
+		if (s->store.nr) {
+			store_empty_locked(s);
+			continue;
+		}
 		/* Once more than it can help is enough: others are short, too. */
 		if (reclaims++ == 2 || !reclaim(s))
 			return ret;
@@ -962,26 +968,14 @@ static always_inline int alloc_locked(struct shmk *s, uint32_t list, uint32_t nr
 	return ret;
 }
 
-static noinline int alloc_again(struct shmk *s, uint32_t list, uint32_t nr, struct shmk_msg *msg)
-{
-	return alloc_locked(s, list, nr, msg);
-}
-
 static always_inline int try_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 {
 	bool locked = lock(&s->lock);
 	uint32_t list, nr;
 	int ret = list_for(s, len ? len : 1, align ? align : 1, &list, &nr);
 
-	if (unlikely(ret))
-		goto out;
-	ret = alloc_locked(s, list, nr, msg);
-	/* What is kept is of another size, or has the last entries. */
-	if (unlikely(ret) && s->store.nr) {
-		store_empty_locked(s);
-		ret = alloc_again(s, list, nr, msg);
-	}
-out:
+	if (likely(!ret))
+		ret = alloc_locked(s, list, nr, msg);
 	unlock(&s->lock, locked);
 	return ret;
 }

@@ -5,7 +5,7 @@
  * Which entries are free is private knowledge; the entries themselves are what
  * a settler reads, up to ledger->high. It costs what the peer ever held at
  * once, because the entry used last is used next. When all are in use, those of
- * own spans are given up first.
+ * blocks that are only kept (store.c) are given up first, then those of own spans.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -30,7 +30,9 @@ void ledger_exit(struct shmk *s)
 int entry_fresh_locked(struct shmk *s, uint32_t *index)
 {
 	if (s->fresh_entry == s->nr_entries) {
-		if (!heap_yield_locked(s))
+		if (s->store.nr)
+			store_empty_locked(s);
+		else if (!heap_yield_locked(s))
 			return -ENOBUFS;
 		*index = s->free_entries[--s->nr_free_entries];
 		return 0;
@@ -88,6 +90,10 @@ int entries_get(struct shmk *s, uint32_t nr, uint32_t *first)
 	bool locked = lock(&s->lock);
 	int ret = entries_get_locked(s, nr, first);
 
+	if (ret && s->store.nr) {
+		store_empty_locked(s);
+		ret = entries_get_locked(s, nr, first);
+	}
 	unlock(&s->lock, locked);
 	return ret;
 }
