@@ -21,7 +21,7 @@ int shmk_capsule_next(struct shmk *s, uint64_t seq, struct shmk_capsule *capsule
 	return s->backend->capsule(s, capsule);
 }
 
-static uint32_t state_of(uint32_t op, uint32_t block)
+static uint32_t state_of(uint32_t op, uint32_t block, __u64 where)
 {
 	switch (op) {
 	case SHMK_OP_RESENDING:		/* its REDO entry stands beside it */
@@ -29,14 +29,15 @@ static uint32_t state_of(uint32_t op, uint32_t block)
 	case SHMK_OP_HOLDING:
 		return block == SHMK_ELEMENT_NONE ? SHMK_HOLDING_SUBSCRIBED : SHMK_HOLDING_READING;
 	default:
-		return shmk_holding_state(op);
+		return shmk_holding_state(op, where);
 	}
 }
 
 /* Has the word a block, and not a span, an element, or nothing? */
 static bool names_block(uint32_t state, uint32_t op)
 {
-	return state <= SHMK_HOLDING_SENDING && op != SHMK_OP_CLAIMING && op != SHMK_OP_COPIED;
+	return (state <= SHMK_HOLDING_SENDING || state == SHMK_HOLDING_SPARE) &&
+	       op != SHMK_OP_CLAIMING && op != SHMK_OP_COPIED;
 }
 
 int shmk_capsule_holding(struct shmk *s, const struct shmk_capsule *capsule, uint32_t i,
@@ -52,7 +53,8 @@ int shmk_capsule_holding(struct shmk *s, const struct shmk_capsule *capsule, uin
 	queue = SHMK_WHERE_QUEUE(capsule->entry[i].where);
 	pos = SHMK_WHERE_POS(capsule->entry[i].where);
 	*h = (struct shmk_holding) {
-		.state = state_of(op, block), .peer = capsule->peer, .gen = capsule->gen,
+		.state = state_of(op, block, capsule->entry[i].where),
+		.peer = capsule->peer, .gen = capsule->gen,
 		.entry = SHMK_HOLDING_NOWHERE, .block = SHMK_NO_BLOCK, .offset = UINT64_MAX,
 		.queue = SHMK_HOLDING_NOWHERE,
 	};

@@ -62,7 +62,9 @@ static bool place(struct dump *d, struct shmk_holding *h, uint32_t block)
 		return false;
 	h->block = block;
 	h->offset = (uint64_t)root << v->unit_shift;
-	h->len = SHMK_BLOCK_LEN(READ_ONCE(v->blocks[root].len));
+	h->len = 0;
+	if (h->state != SHMK_HOLDING_SPARE)
+		h->len = SHMK_BLOCK_LEN(READ_ONCE(v->blocks[root].len));
 	h->room = shmk_block_room(v, root);
 	h->shared = root != block;
 	d->seen[block / 8] |= (uint8_t)(1U << block % 8);
@@ -229,8 +231,10 @@ static const uint8_t state_of[] = {
 	[SHMK_OP_SEIZING]	= SHMK_HOLDING_SPAN,
 };
 
-uint32_t shmk_holding_state(uint32_t op)
+uint32_t shmk_holding_state(uint32_t op, __u64 where)
 {
+	if (op == SHMK_OP_HELD && where == SHMK_WHERE(SHMK_QUEUE_NOWHERE, SHMK_POS_KEPT))
+		return SHMK_HOLDING_SPARE;
 	return op < sizeof(state_of) ? state_of[op] : 0;
 }
 
@@ -240,10 +244,10 @@ static void tell_entry(struct dump *d, struct shmk_holding *h, __u64 what, __u64
 	struct shmk_ring_view rv = { .slots = NULL };
 	bool ring;
 
-	h->state = shmk_holding_state(op);
+	h->state = shmk_holding_state(op, where);
 	if (!h->state)
 		return;
-	h->pos = SHMK_WHERE_POS(where);
+	h->pos = h->state == SHMK_HOLDING_SPARE ? 0 : SHMK_WHERE_POS(where);
 	if (h->state == SHMK_HOLDING_SPAN) {
 		tell_span(d, h, block, h->pos);
 		return;

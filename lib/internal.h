@@ -192,7 +192,7 @@ struct shmk_queue {
  */
 int ledger_init(struct shmk *s);
 void ledger_exit(struct shmk *s);
-/* One that was never used; for want of it, an own span's. */
+/* One that was never used; for want of it, that of a block that is kept, or an own span's. */
 int entry_fresh_locked(struct shmk *s, uint32_t *index);
 
 /* @nr in a row; all NONE. The caller puts each. */
@@ -278,7 +278,7 @@ void store_empty(struct shmk *s);
 /* Others may want it while this peer does nothing. */
 static inline void store_sleeps(struct shmk *s)
 {
-	if (unlikely(s->store.nr))
+	if (unlikely(READ_ONCE(s->store.nr)))
 		store_empty(s);
 }
 
@@ -444,7 +444,7 @@ static inline void queue_geometry(struct shmk_queue *q)
 void topics_forget(struct shmk *s);
 
 /* dump.c: enum shmk_holding_state of an entry, 0: not told */
-uint32_t shmk_holding_state(uint32_t op);
+uint32_t shmk_holding_state(uint32_t op, __u64 where);
 
 /* pool.c */
 int uri_parse(const char *uri, const struct shmk_backend **backend, const char **name);

@@ -46,6 +46,7 @@ static const char *state_name(uint32_t state)
 		[SHMK_HOLDING_SPAN]		= "span",
 		[SHMK_HOLDING_WAITING]		= "waiting",
 		[SHMK_HOLDING_SUBSCRIBED]	= "subscribed",
+		[SHMK_HOLDING_SPARE]		= "spare",
 	};
 
 	return state < sizeof(names) / sizeof(names[0]) && names[state] ? names[state] : "unknown";

@@ -175,7 +175,8 @@ static int hold(const struct shmk_holding *h, void *arg)
 	struct member *m;
 
 	if (!h->peer || h->peer > SHMK_PEERS_MAX || c->by_id[h->peer] >= c->nr_members ||
-	    h->block == SHMK_NO_BLOCK || h->state >= SHMK_HOLDING_SPAN)
+	    h->block == SHMK_NO_BLOCK ||
+	    (h->state >= SHMK_HOLDING_SPAN && h->state != SHMK_HOLDING_SPARE))
 		return 0;
 	m = &c->members[c->by_id[h->peer]];
 	if (m->p.gen == h->gen) {

@@ -1224,6 +1224,7 @@ enum shmk_holding_state {
 	SHMK_HOLDING_SPAN	= 13,	/* memory that @peer allocates from: @len of @room in use */
 	SHMK_HOLDING_WAITING	= 14,	/* @peer sleeps, or is about to, on side @pos of @queue */
 	SHMK_HOLDING_SUBSCRIBED	= 15,	/* @peer reads topic @queue, and wants @pos next */
+	SHMK_HOLDING_SPARE	= 16,	/* freed by @peer, which keeps it: shmk_keep() */
 };
 
 #define SHMK_HOLDING_NOWHERE	UINT32_MAX
