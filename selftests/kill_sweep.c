@@ -155,6 +155,47 @@ static void prepare_short(struct victim *v)
 		v->nr++;
 }
 
+static void prepare_keep(struct victim *v)
+{
+	must("keep", shmk_keep(v->s, 1 << 20));
+}
+
+static void prepare_keep_batch(struct victim *v)
+{
+	prepare_keep(v);
+	prepare_batch(v);
+}
+
+/* Of two classes, and a run. */
+static void prepare_kept(struct victim *v)
+{
+	static const size_t lens[] = { 300, 300, 3000, 300 << 10 };
+	unsigned int i;
+
+	prepare_keep(v);
+	for (i = 0; i < ARRAY_SIZE(lens); i++)
+		must("alloc", shmk_alloc(v->s, lens[i], 0, &v->msg[i]));
+	for (i = 0; i < ARRAY_SIZE(lens); i++)
+		shmk_free(&v->msg[i]);
+}
+
+static void prepare_kept_received(struct victim *v)
+{
+	prepare_keep(v);
+	prepare_received(v);
+	shmk_free(&v->msg[0]);
+}
+
+/* Keeps a block for the last span there is. */
+static void prepare_kept_short(struct victim *v)
+{
+	prepare_keep(v);
+	prepare_short(v);
+	while (v->nr < MESSAGES - 2 && !shmk_alloc(v->s, 60 << 10, 0, &v->msg[v->nr]))
+		v->nr++;
+	shmk_free(&v->msg[--v->nr]);
+}
+
 static void run_alloc(struct victim *v)
 {
 	shmk_alloc(v->s, 300, 0, &v->msg[1]);
@@ -243,6 +284,33 @@ static void run_forward(struct victim *v)
 {
 	if (!shmk_recv(v->q, &v->msg[0], SHMK_TRY))
 		shmk_send(v->sp, &v->msg[0], SHMK_TRY);
+}
+
+/* The answer goes in the block that the message came in. */
+static void run_answer(struct victim *v)
+{
+	if (shmk_recv(v->q, &v->msg[0], SHMK_TRY))
+		return;
+	shmk_free(&v->msg[0]);
+	if (shmk_alloc(v->s, id_len(own_id), 0, &v->msg[1]))
+		return;
+	if (v->msg[1].block != v->msg[0].block)
+		die("another block than was kept", -EINVAL);
+	put_id(&v->msg[1], own_id);
+	shmk_send(v->sp, &v->msg[1], SHMK_TRY);
+}
+
+/* Twice into the store, and once out of it. */
+static void run_keep_two(struct victim *v)
+{
+	shmk_free(&v->msg[0]);
+	shmk_free(&v->msg[1]);
+	shmk_alloc(v->s, id_len(own_id), 0, &v->msg[3]);
+}
+
+static void run_keep_none(struct victim *v)
+{
+	shmk_keep(v->s, 0);
 }
 
 static void run_queue_create(struct victim *v)
@@ -346,6 +414,13 @@ static const struct op ops[] = {
 	OP("recv_batch",	300, TAKES, some, nothing, recv_batch),
 	OP("recv_empty",	60, TAKES, nothing, nothing, recv),
 	OP("forward",		200, TAKES, some, nothing, forward),
+	OP("keep_answer",	300, EATS, some, keep, answer),
+	OP("keep_own",		100, KEEPS, nothing, keep_batch, keep_two),
+	OP("keep_gives_back",	200, KEEPS, nothing, kept, keep_none),
+	OP("keep_gives_back_foreign", 60, EATS, some, kept_received, keep_none),
+	OP("keep_short",	300, KEEPS, nothing, kept_short, alloc),
+	OP("keep_sleep",	300, TAKES, nothing, kept, wait),
+	OP("keep_detach",	100, KEEPS, nothing, kept, detach),
 	OP("queue_create",	100, KEEPS, nothing, nothing, queue_create),
 	OP("queue_close",	50, KEEPS, nothing, queue_extra, queue_close),
 	OP("queue_remove",	50, KEEPS, nothing, queue_extra, queue_remove),
@@ -478,6 +553,7 @@ static const struct pair pairs[] = {
 	{ "send_batch", "settle", true },
 	{ "alloc_seize", "settle", true },
 	{ "detach_holding", "settle", true },
+	{ "keep_answer", "settle", true },
 	{ "queue_create", "settle", true },
 	{ "queue_drain", "settle", true },
 	{ "transient_close", "settle", true },
@@ -609,6 +685,7 @@ static unsigned int flow(struct round *r, unsigned int most)
 static const char * const stops[] = {
 	"send", "send_inline", "send_batch", "send_full", "recv", "recv_batch", "recv_copy",
 	"forward", "sleep_recv", "sleep_send", "alloc_new_span", "free_foreign",
+	"keep_answer",
 };
 
 #define STOP_FLOW	(4 * CAPACITY)
