@@ -80,6 +80,8 @@
 #define TURN_PATIENCE_NS 1000000000LL	/* so long the role may stay free for who was first */
 #endif
 
+#define SLOTS_AHEAD	4	/* that a writer asks for before it needs them */
+
 static inline struct shmk_element *element_at(const struct shmk_topic *t, uint32_t element)
 {
 	return (struct shmk_element *)(t->elements + element * t->stride);
@@ -313,6 +315,19 @@ static int element_get(struct shmk_topic *t, uint32_t *element)
 		return -EBUSY;
 	*element = t->free[--t->nr_free];
 	return 0;
+}
+
+/* What the next publication writes is on its last readers' processors: asked for now. */
+static void publish_ahead(const struct shmk_topic *t)
+{
+	const struct shmk_element *e;
+
+	prefetchw(slot_at(t, t->seq - 1 + SLOTS_AHEAD));
+	if (!t->nr_free)
+		return;
+	e = element_at(t, t->free[t->nr_free - 1]);
+	prefetchw(e);
+	prefetchw(e + 1);
 }
 
 /* -------------------------------------------------------------- the role -- */
@@ -606,6 +621,7 @@ static void publish(struct shmk_topic *t, uint32_t element, size_t len)
 			  SHMK_P(shmk_lap(&t->q.rv, pos), SHMK_KIND_ELEMENT, element));
 	WRITE_ONCE(t->q.rv.ring->tail, (pos + 1) & t->mask);
 	t->seq++;
+	publish_ahead(t);
 }
 
 static int publish_locked(struct shmk_topic *t, struct shmk_loan *loan, size_t len)
@@ -840,6 +856,9 @@ static int hold(struct shmk_sub *sub, uint32_t i, uint64_t pos, __u64 p, struct 
 	struct shmk_entry *entry = sub_entry(sub, 1 + i);
 	int ret = -ESTALE;
 
+	/* Their lines come while the fence waits; what is in P has not been looked at yet. */
+	__builtin_prefetch(element_at(t, SHMK_P_ARG(p)));
+	__builtin_prefetch(element_at(t, SHMK_P_ARG(p)) + 1);
 	WRITE_ONCE(entry->what, SHMK_WHAT(SHMK_OP_HOLDING, SHMK_P_ARG(p), SHMK_P_LAP(p))); /* R2 */
 	smp_mb();							/* R3; T2 */
 	if (READ_ONCE(slot_at(t, pos)->p) == p)				/* R4 */
