@@ -244,8 +244,9 @@ static always_inline void hint_push(__u64 *hint, __u64 from, __u64 to, bool sing
 }
 
 /* The first empty slot of its lap. -EAGAIN: the ring is full; -EPIPE: and nobody will empty it. */
-static always_inline int look_for_room(struct shmk_queue *q, struct look *l)
+static int room_search(struct shmk_queue *q, struct look *l)
 {
+	look_begin(q, l, SHMK_SIDE_SEND);
 	do {
 		__u64 p = smp_load_acquire(&l->slot->p);	/* Q2 */
 		__s32 ahead = look_ahead(l, p);
@@ -258,6 +259,31 @@ static always_inline int look_for_room(struct shmk_queue *q, struct look *l)
 		look_skip(q, l, ahead);
 	} while (look_next(q, l) || look_again(q, l));
 	return -EUCLEAN;
+}
+
+static noinline int room_far(struct shmk_queue *q, __u64 *start, __u64 *pos)
+{
+	struct look l;
+	int ret = room_search(q, &l);
+
+	*start = l.start;
+	*pos = l.pos;
+	return ret;
+}
+
+/* Mostly it is where the tail points. */
+static always_inline int look_for_room(struct shmk_queue *q, struct look *l)
+{
+	__u64 start, pos;
+	int ret;
+
+	look_begin(q, l, SHMK_SIDE_SEND);
+	if (likely(smp_load_acquire(&l->slot->p) == SHMK_P(l->lap, SHMK_KIND_EMPTY, 0)))	/* Q2 */
+		return 0;
+	ret = room_far(q, &start, &pos);
+	look_from(q, l, pos);
+	l->start = start;
+	return ret;
 }
 
 /* Of several producers; the slot's bytes are then this one's to write. */
@@ -335,7 +361,6 @@ static always_inline int put_block(struct shmk_queue *q, struct shmk_msg *msg, u
 	int ret;
 
 	len_write(msg);
-	look_begin(q, &l, SHMK_SIDE_SEND);
 	for (;;) {
 		ret = look_for_room(q, &l);
 		if (unlikely(ret)) {
@@ -402,7 +427,6 @@ static int put_held(struct shmk_queue *q, struct shmk_msg *msg, uint32_t entry)
 			return ret;
 	}
 	len_write(msg);
-	look_begin(q, &l, SHMK_SIDE_SEND);
 	do {
 		ret = look_for_room(q, &l);
 		if (ret)
@@ -424,7 +448,6 @@ static always_inline int put_inline(struct shmk_queue *q, const void *buf, size_
 	struct look l;
 	int ret;
 
-	look_begin(q, &l, SHMK_SIDE_SEND);
 	for (;;) {
 		ret = look_for_room(q, &l);
 		if (unlikely(ret))

@@ -71,6 +71,16 @@ static void alloc_free(int i)
 	shmk_free(&w.msg[i]);
 }
 
+static void keep(void)
+{
+	must("keep", shmk_keep(w.s, 1 << 16));
+}
+
+static void keep_none(void)
+{
+	must("keep", shmk_keep(w.s, 0));
+}
+
 static void alloc_all(void)
 {
 	for (int i = 0; i < N; i++)
@@ -197,21 +207,22 @@ struct op {
 };
 
 static const struct op ops[] = {
-	{ "alloc_and_free", NULL, alloc_free, NULL, N, 560 },
-	{ "send_inline", NULL, send_inline, drain, N, 372 },
-	{ "recv_inline", fill_inline, recv_one, free_all, N, 484 },
-	{ "send_block", alloc_all, send_block, drain, N, 318 },
-	{ "recv_block", fill_block, recv_one, free_all, N, 493 },
-	{ "send_in_a_batch", alloc_all, send_batch, drain, N, 262 },
-	{ "recv_in_a_batch", fill_block, recv_batch, free_all, N, 414 },
-	{ "mail_send", NULL, mail_send, mail_drain, N, 664 },
-	{ "mail_recv", mail_fill, mail_recv, free_all, N, 1050 },
-	{ "call_and_reply", NULL, call, NULL, N, 4140 },
+	{ "alloc_and_free", NULL, alloc_free, NULL, N, 476 },
+	{ "alloc_and_free_kept", keep, alloc_free, keep_none, N, 365 },
+	{ "send_inline", NULL, send_inline, drain, N, 275 },
+	{ "recv_inline", fill_inline, recv_one, free_all, N, 328 },
+	{ "send_block", alloc_all, send_block, drain, N, 235 },
+	{ "recv_block", fill_block, recv_one, free_all, N, 373 },
+	{ "send_in_a_batch", alloc_all, send_batch, drain, N, 171 },
+	{ "recv_in_a_batch", fill_block, recv_batch, free_all, N, 277 },
+	{ "mail_send", NULL, mail_send, mail_drain, N, 548 },
+	{ "mail_recv", mail_fill, mail_recv, free_all, N, 913 },
+	{ "call_and_reply", NULL, call, NULL, N, 3610 },
 };
 
 static const struct op topic_ops[] = {
-	{ "publish", NULL, publish, NULL, PUBLISH, 397 },
-	{ "take", NULL, take, NULL, N, 381 },
+	{ "publish", NULL, publish, NULL, PUBLISH, 445 },
+	{ "take", NULL, take, NULL, N, 393 },
 };
 
 /* -------------------------------------------------------------- the pool -- */
