@@ -15,7 +15,9 @@
  *
  * Either S4 sees P1, then poll() says ready; or P3 sees S2, then the publisher
  * rings, and the bell finds the sleeper on the wait queue because of S1. S3
- * pairs with P2. A publisher that dies between swap and ring still has an entry
+ * pairs with P2. (A receiver, whose P1 makes room for senders, has P2 only in a ring that is
+ * watched; in another, a sender sleeps in the library and looks again after a time: lib/wait.c.)
+ * A publisher that dies between swap and ring still has an entry
  * that names the queue in its ledger (SENDING, TAKEN, ..., WAITING for a batch),
  * and settling rings for it.
  *

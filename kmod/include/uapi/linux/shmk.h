@@ -365,6 +365,8 @@ struct shmk_queue_close {
  * when it finds nothing it sets the side's waiters word and looks again.
  * A side that is ready sets nothing: an edge-triggered user must take or put
  * until -EAGAIN, where the library sets the word.
+ * Of SHMK_SIDE_SEND: receivers have no full fence before they look at that word unless the
+ * ring is watched. Who polls without a timeout sets that first (struct shmk_ring; the library does).
  */
 struct shmk_queue_fd {
 	__u32 size;
