@@ -160,6 +160,7 @@ struct shmk_queue {
 	struct shmk		*shmk;
 	struct shmk_ring_view	rv;
 	__u64			pos_mask;	/* positions are modulo capacity << 32 */
+	uint32_t		index_mask;	/* capacity - 1 */
 	uint32_t		look_most;	/* steps of a look around the ring */
 	const __u64		*word;		/* in the status region; says whether it drains */
 	uint32_t		id;
@@ -437,6 +438,7 @@ static inline __u64 role_name(const struct shmk *s)
 static inline void queue_geometry(struct shmk_queue *q)
 {
 	q->pos_mask = (1ULL << (32 + q->rv.capacity_shift)) - 1;
+	q->index_mask = (1U << q->rv.capacity_shift) - 1;
 	q->look_most = 64 + (4U << q->rv.capacity_shift);
 }
 

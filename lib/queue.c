@@ -72,17 +72,43 @@
 
 /*
  * What a message goes through is compiled once for plain queues, once for those of one
- * sender or receiver, and once for all others: @f are the queue's flags, a constant but in the
- * last.
+ * sender or receiver, and once for all others and for processes with threads: @f are the queue's
+ * flags, a constant but in the last, and ALONE.
  */
+#define ALONE		0x80000000U	/* one thread, and no locks */
 #define RECV_KINDS	(SHMK_QUEUE_F_SC | SHMK_QUEUE_F_REDELIVER | SHMK_QUEUE_F_META)
 #define SEND_KINDS	(SHMK_QUEUE_F_SP | SHMK_QUEUE_F_META)
 
 #define SLOTS_AHEAD	4	/* that a sender asks for before it needs them */
+#define SMALL_INLINE	(SHMK_SLOT_MIN - offsetof(struct shmk_slot, inl))
+
+static always_inline bool lock_in(struct lock *at, uint32_t f)
+{
+	return !(f & ALONE) && lock(at);
+}
+
+static always_inline int entry_get_in(struct shmk *s, uint32_t *index, uint32_t f)
+{
+	return f & ALONE ? entry_get_locked(s, index) : entry_get(s, index);
+}
+
+static always_inline void entry_put_in(struct shmk *s, uint32_t index, uint32_t f)
+{
+	if (f & ALONE)
+		entry_put_locked(s, index);
+	else
+		entry_put(s, index);
+}
 
 static inline bool kind_plain(uint32_t kind)
 {
 	return kind == SHMK_KIND_BLOCK || kind == SHMK_KIND_INLINE;
+}
+
+/* Which of them: with threads the one for all others. */
+static always_inline uint32_t kind_of(const struct shmk_queue *q, uint32_t kinds)
+{
+	return likely(__libc_single_threaded) ? q->flags & kinds : UINT32_MAX;
 }
 
 static inline bool redelivers(uint32_t f)
@@ -171,7 +197,8 @@ struct look {
 
 static always_inline void look_at(struct shmk_queue *q, struct look *l)
 {
-	l->slot = shmk_slot_at(&q->rv, l->pos);
+	l->slot = (struct shmk_slot *)(q->rv.slots +
+				       (size_t)((uint32_t)l->pos & q->index_mask) * q->rv.slot_bytes);
 	l->lap = shmk_lap(&q->rv, l->pos);
 }
 
@@ -486,7 +513,7 @@ static always_inline int put_one(struct shmk_queue *q, struct shmk_msg *msg, uin
 		*entry = msg->entry;
 		return put_block(q, msg, f);
 	}
-	ret = entry_get(q->shmk, entry);
+	ret = entry_get_in(q->shmk, entry, f);
 	if (ret)
 		return ret;
 	if (msg->queue)
@@ -494,7 +521,7 @@ static always_inline int put_one(struct shmk_queue *q, struct shmk_msg *msg, uin
 	else
 		ret = put_inline(q, msg->small, msg->len, msg->tag, msg->id, *entry, f);
 	if (ret)
-		entry_put(q->shmk, *entry);
+		entry_put_in(q->shmk, *entry, f);
 	return ret;
 }
 
@@ -505,23 +532,23 @@ static always_inline void send_done(struct shmk_queue *q, uint32_t entry, uint32
 		wait_wake(q, SHMK_SIDE_RECV);			/* Q3 */
 	else
 		wait_wake_ordered(q, SHMK_SIDE_RECV);
-	entry_put(q->shmk, entry);
+	entry_put_in(q->shmk, entry, f);
 }
 
 /*
  * With several producers an inline message is published by a plain store; only
  * the tail's CAS behind it may have failed to be one at all. Fence always.
  */
-static inline void send_inline_done(struct shmk_queue *q, uint32_t entry)
+static always_inline void send_inline_done(struct shmk_queue *q, uint32_t entry, uint32_t f)
 {
 	wait_wake(q, SHMK_SIDE_RECV);				/* Q3 */
-	entry_put(q->shmk, entry);
+	entry_put_in(q->shmk, entry, f);
 }
 
 static always_inline int try_send_as(struct shmk_queue *q, struct shmk_msg *msg, uint32_t f)
 {
 	bool single = f & SHMK_QUEUE_F_SP;
-	bool locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
+	bool locked = single && lock_in(&q->role_lock[SHMK_SIDE_SEND], f);
 	uint32_t entry;
 	int ret = side_enter(q, SHMK_SIDE_SEND, f);
 
@@ -535,19 +562,19 @@ static always_inline int try_send_as(struct shmk_queue *q, struct shmk_msg *msg,
 	if (likely(msg->kind == SHMK_KIND_BLOCK))
 		send_done(q, entry, f);
 	else
-		send_inline_done(q, entry);
+		send_inline_done(q, entry, f);
 	msg->data = NULL;
 	return 0;
 }
 
 static noinline int try_send_plain(struct shmk_queue *q, struct shmk_msg *msg)
 {
-	return try_send_as(q, msg, 0);
+	return try_send_as(q, msg, ALONE);
 }
 
 static noinline int try_send_single(struct shmk_queue *q, struct shmk_msg *msg)
 {
-	return try_send_as(q, msg, SHMK_QUEUE_F_SP);
+	return try_send_as(q, msg, SHMK_QUEUE_F_SP | ALONE);
 }
 
 static noinline int try_send_any(struct shmk_queue *q, struct shmk_msg *msg)
@@ -557,7 +584,7 @@ static noinline int try_send_any(struct shmk_queue *q, struct shmk_msg *msg)
 
 static inline int try_send(struct shmk_queue *q, struct shmk_msg *msg)
 {
-	switch (q->flags & SEND_KINDS) {
+	switch (kind_of(q, SEND_KINDS)) {
 	case 0:
 		return try_send_plain(q, msg);
 	case SHMK_QUEUE_F_SP:
@@ -589,25 +616,25 @@ static always_inline int try_send_inline_as(struct shmk_queue *q, const void *bu
 	bool single = f & SHMK_QUEUE_F_SP;
 	uint32_t entry;
 	bool locked;
-	int ret = entry_get(q->shmk, &entry);
+	int ret = entry_get_in(q->shmk, &entry, f);
 
 	if (unlikely(ret))
 		return ret;
-	locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
+	locked = single && lock_in(&q->role_lock[SHMK_SIDE_SEND], f);
 	ret = side_enter(q, SHMK_SIDE_SEND, f);
 	if (likely(!ret))
 		ret = put_inline(q, buf, len, 0, 0, entry, f);
 	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
 	if (likely(!ret))
-		send_inline_done(q, entry);
+		send_inline_done(q, entry, f);
 	else
-		entry_put(q->shmk, entry);
+		entry_put_in(q->shmk, entry, f);
 	return ret;
 }
 
 static noinline int try_send_inline_single(struct shmk_queue *q, const void *buf, size_t len)
 {
-	return try_send_inline_as(q, buf, len, SHMK_QUEUE_F_SP);
+	return try_send_inline_as(q, buf, len, SHMK_QUEUE_F_SP | ALONE);
 }
 
 static noinline int try_send_inline_any(struct shmk_queue *q, const void *buf, size_t len)
@@ -617,7 +644,7 @@ static noinline int try_send_inline_any(struct shmk_queue *q, const void *buf, s
 
 static inline int try_send_inline(struct shmk_queue *q, const void *buf, size_t len)
 {
-	return (q->flags & SEND_KINDS) == SHMK_QUEUE_F_SP ? try_send_inline_single(q, buf, len) :
+	return kind_of(q, SEND_KINDS) == SHMK_QUEUE_F_SP ? try_send_inline_single(q, buf, len) :
 							     try_send_inline_any(q, buf, len);
 }
 
@@ -739,7 +766,7 @@ static always_inline int put_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 				     int *ret, uint32_t f)
 {
 	bool single = f & SHMK_QUEUE_F_SP;
-	bool locked = single && lock(&q->role_lock[SHMK_SIDE_SEND]);
+	bool locked = single && lock_in(&q->role_lock[SHMK_SIDE_SEND], f);
 	unsigned int i = 0;
 	uint32_t entry;
 
@@ -750,7 +777,7 @@ static always_inline int put_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 			*ret = put_one(q, &msgs[i], &entry, f);
 		if (*ret)
 			break;
-		entry_put(q->shmk, entry);
+		entry_put_in(q->shmk, entry, f);
 		msgs[i++].data = NULL;
 	}
 	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
@@ -759,9 +786,9 @@ static always_inline int put_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 
 static int put_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
 {
-	switch (q->flags & SEND_KINDS) {
+	switch (kind_of(q, SEND_KINDS)) {
 	case SHMK_QUEUE_F_SP:
-		return put_many_as(q, msgs, n, ret, SHMK_QUEUE_F_SP);
+		return put_many_as(q, msgs, n, ret, SHMK_QUEUE_F_SP | ALONE);
 	default:
 		return put_many_as(q, msgs, n, ret, q->flags);
 	}
@@ -992,10 +1019,11 @@ static void take_held(struct shmk_queue *q, struct look *l, struct shmk_msg *msg
 
 static always_inline void meta_read(struct look *l, struct shmk_msg *msg, uint32_t f)
 {
-	struct shmk_slot_meta meta = { 0 };
+	struct shmk_slot_meta meta;
 
-	if (meta_bytes(f))
-		memcpy(&meta, l->slot->inl, sizeof(meta));
+	if (!meta_bytes(f))
+		return;
+	memcpy(&meta, l->slot->inl, sizeof(meta));
 	msg->sender = meta.sender;
 	msg->sender_gen = meta.gen;
 	msg->tag = meta.tag;
@@ -1046,7 +1074,11 @@ static always_inline int take_inline(struct shmk_queue *q, struct look *l, __u64
 
 	if (unlikely(len > q->inline_max))
 		return take_garbage(l);
-	memcpy(msg->small, l->slot->inl + meta_bytes(f), len);
+	/* Of a small slot all there is: without a call. */
+	if (!meta_bytes(f) && likely(q->inline_max == SMALL_INLINE))
+		memcpy(msg->small, l->slot->inl, SMALL_INLINE);
+	else
+		memcpy(msg->small, l->slot->inl + meta_bytes(f), len);
 	meta_read(l, msg, f);
 	if (redelivers(f)) {
 		take_held(q, l, msg, SHMK_WHAT(SHMK_OP_REDO, SHMK_NO_BLOCK, 0));
@@ -1056,7 +1088,6 @@ static always_inline int take_inline(struct shmk_queue *q, struct look *l, __u64
 	}
 	msg->kind = SHMK_KIND_INLINE;
 	msg->from = SHMK_WHERE(q->id, l->pos);
-	msg->shmk = q->shmk;
 	msg->data = msg->small;
 	msg->len = len;
 	msg->room = sizeof(msg->small);
@@ -1105,15 +1136,15 @@ static always_inline int get_one(struct shmk_queue *q, struct shmk_msg *msg, siz
 	struct look l;
 	__u64 p;
 
-	msg->queue = NULL;
-	msg->redelivered = 0;
+	/* All that only some messages have. */
+	memset(&msg->queue, 0, offsetof(struct shmk_msg, small) - offsetof(struct shmk_msg, queue));
 	if (likely(take_first(q, msg->entry, room, &l, &p, f)))
 		return take_message(q, &l, p, msg, f);
 	return get_any(q, msg, room);
 }
 
 /* The message is ours and the others know; from now on the entry says just that. */
-static inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg)
+static always_inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg, uint32_t f)
 {
 	msg->shmk = q->shmk;
 	if (msg->queue)
@@ -1122,7 +1153,7 @@ static inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg)
 		entry_what(q->shmk, msg->entry,
 			   SHMK_WHAT(SHMK_OP_GOT, msg->block, msg->gen));
 	else
-		entry_put(q->shmk, msg->entry);
+		entry_put_in(q->shmk, msg->entry, f);
 }
 
 /*
@@ -1132,14 +1163,14 @@ static inline void recv_done(struct shmk_queue *q, struct shmk_msg *msg)
 static always_inline bool recv_lock(struct shmk_queue *q, uint32_t f)
 {
 	return f & (SHMK_QUEUE_F_SC | SHMK_QUEUE_F_REDELIVER) &&
-	       lock(&q->role_lock[SHMK_SIDE_RECV]);
+	       lock_in(&q->role_lock[SHMK_SIDE_RECV], f);
 }
 
 static always_inline int try_recv_as(struct shmk_queue *q, struct shmk_msg *msg, size_t room,
 				     uint32_t f)
 {
 	bool locked;
-	int ret = entry_get(q->shmk, &msg->entry);
+	int ret = entry_get_in(q->shmk, &msg->entry, f);
 
 	if (unlikely(ret))
 		return ret;
@@ -1150,24 +1181,24 @@ static always_inline int try_recv_as(struct shmk_queue *q, struct shmk_msg *msg,
 	if (ret == -EUCLEAN)
 		wait_wake(q, SHMK_SIDE_SEND);
 	if (unlikely(ret))
-		entry_put(q->shmk, msg->entry);
+		entry_put_in(q->shmk, msg->entry, f);
 	unlock(&q->role_lock[SHMK_SIDE_RECV], locked);
 	if (likely(!ret)) {
 		if (!msg->queue)
 			wait_wake_room(q);			/* Q3 */
-		recv_done(q, msg);
+		recv_done(q, msg, f);
 	}
 	return ret;
 }
 
 static noinline int try_recv_plain(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 {
-	return try_recv_as(q, msg, room, 0);
+	return try_recv_as(q, msg, room, ALONE);
 }
 
 static noinline int try_recv_single(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 {
-	return try_recv_as(q, msg, room, SHMK_QUEUE_F_SC);
+	return try_recv_as(q, msg, room, SHMK_QUEUE_F_SC | ALONE);
 }
 
 static noinline int try_recv_any(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
@@ -1177,7 +1208,7 @@ static noinline int try_recv_any(struct shmk_queue *q, struct shmk_msg *msg, siz
 
 static inline int try_recv(struct shmk_queue *q, struct shmk_msg *msg, size_t room)
 {
-	switch (q->flags & RECV_KINDS) {
+	switch (kind_of(q, RECV_KINDS)) {
 	case 0:
 		return try_recv_plain(q, msg, room);
 	case SHMK_QUEUE_F_SC:
@@ -1251,15 +1282,15 @@ static always_inline int get_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 
 	*ret = side_enter(q, SHMK_SIDE_RECV, f);
 	while (!*ret && i < n) {
-		*ret = entry_get(q->shmk, &msgs[i].entry);
+		*ret = entry_get_in(q->shmk, &msgs[i].entry, f);
 		if (*ret)
 			break;
 		*ret = get_one(q, &msgs[i], SIZE_MAX, f);
 		if (*ret) {
-			entry_put(q->shmk, msgs[i].entry);
+			entry_put_in(q->shmk, msgs[i].entry, f);
 			break;
 		}
-		recv_done(q, &msgs[i++]);
+		recv_done(q, &msgs[i++], f);
 	}
 	unlock(&q->role_lock[SHMK_SIDE_RECV], locked);
 	return (int)i;
@@ -1267,9 +1298,9 @@ static always_inline int get_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 
 static int get_many(struct shmk_queue *q, struct shmk_msg *msgs, unsigned int n, int *ret)
 {
-	switch (q->flags & RECV_KINDS) {
+	switch (kind_of(q, RECV_KINDS)) {
 	case SHMK_QUEUE_F_SC:
-		return get_many_as(q, msgs, n, ret, SHMK_QUEUE_F_SC);
+		return get_many_as(q, msgs, n, ret, SHMK_QUEUE_F_SC | ALONE);
 	default:
 		return get_many_as(q, msgs, n, ret, q->flags);
 	}
