@@ -33,7 +33,7 @@
 #include <linux/types.h>
 
 #define SHMK_LAYOUT_MAGIC	0x31304b4d4853ULL	/* "SHMK01" */
-#define SHMK_LAYOUT_VERSION	1
+#define SHMK_LAYOUT_VERSION	2
 
 #define SHMK_NAME_LEN		64	/* bytes with the NUL */
 #define SHMK_LINE		64	/* bytes of a cache line */
