@@ -336,6 +336,67 @@ TEST_F(wait, all_senders_sleeping_at_a_full_queue_get_their_room)
 	EXPECT_EQ(-EAGAIN, get(self->q, &value, SHMK_TRY));
 }
 
+/* That it looks again by itself would hide it. */
+TEST_F(wait, a_receiver_rings_for_a_sleeping_sender)
+{
+	struct shmk_queue_stats st;
+	uint64_t value;
+	pid_t pid;
+
+	for (int i = 0; i < 4; i++)
+		ASSERT_EQ(0, put(self->q, 1, SHMK_TRY));
+	pid = child(send_one, NULL);
+	until_asleep(pid);
+	ASSERT_EQ(0, get(self->q, &value, watchdog()));
+	ASSERT_EQ(0, shmk_queue_stats(self->q, &st));
+	EXPECT_EQ(1, st.my_bells);
+	EXPECT_EQ(0, child_end(pid));
+}
+
+/* As after a receiver whose look at the word came before its own store: see wait.c. */
+TEST_F(wait, a_sender_that_nobody_rings_looks_again)
+{
+	struct shmk_ring *ring = self->q->rv.ring;
+	struct shmk_slot *slot = shmk_slot_at(&self->q->rv, 0);
+	int64_t since;
+	pid_t pid;
+
+	for (int i = 0; i < 4; i++)
+		ASSERT_EQ(0, put(self->q, 1, SHMK_TRY));
+	pid = child(send_one, NULL);
+	until_asleep(pid);
+	WRITE_ONCE(ring->waiters_send, 0);
+	WRITE_ONCE(slot->t, SHMK_T(0, shmk_self(self->s)));
+	smp_store_release(&slot->p, SHMK_P(1, SHMK_KIND_EMPTY, 0));
+	WRITE_ONCE(ring->head, 1);
+	since = now_ns();
+	EXPECT_EQ(0, child_end(pid));
+	/* And not because its time was over. */
+	EXPECT_GT(WATCHDOG_MS / 2 * 1000000LL, now_ns() - since);
+}
+
+TEST_F(wait, a_ring_is_watched_from_when_an_fd_of_its_send_side_is_polled)
+{
+	struct shmk_queue *other = queue(self->s, "other", 4);
+	struct shmk_poller *p;
+	__u64 since;
+
+	EXPECT_LE(0, shmk_queue_fd(self->q, SHMK_RECV));
+	EXPECT_EQ(0, self->q->rv.ring->watched);
+	EXPECT_LE(0, shmk_queue_fd(self->q, SHMK_SEND));
+	since = self->q->rv.ring->watched;
+	EXPECT_NE(0, since);
+	EXPECT_LE(since + 2000000, (__u64)now_ns());
+	EXPECT_LE(0, shmk_queue_fd(self->q, SHMK_SEND));
+	EXPECT_EQ(since, self->q->rv.ring->watched);
+
+	ASSERT_EQ(0, shmk_poller_open(self->s, &p));
+	ASSERT_EQ(0, shmk_poller_add(p, other, SHMK_SEND, NULL));
+	EXPECT_NE(0, other->rv.ring->watched);
+	shmk_poller_close(p);
+	shmk_queue_close(other);
+}
+
 /* ------------------------------------------------------------ deadlines -- */
 
 TEST_F(wait, a_deadline_ends_a_wait_not_before_and_soon_after)
