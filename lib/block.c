@@ -944,6 +944,12 @@ static size_t room_locked(struct shmk *s, uint32_t block)
 	return ((size_t)sp->step * sp->nr_spans) << s->view.unit_shift;
 }
 
+size_t block_room_locked(struct shmk *s, uint32_t block)
+{
+	return s->heap->own[block >> SHMK_SPAN_UNITS_SHIFT] ? room_locked(s, block) :
+	       shmk_block_room(&s->view, block);
+}
+
 static always_inline bool take_kept(struct shmk *s, uint32_t list, uint32_t nr, struct shmk_msg *msg)
 {
 	uint32_t units = list == RUN ? nr * SHMK_SPAN_UNITS : shmk_class_units(list);

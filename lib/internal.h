@@ -261,6 +261,8 @@ void heap_exit(struct shmk *s);
  */
 int block_alloc_locked(struct shmk *s, size_t len, size_t align, uint32_t entry,
 		       uint32_t *block, uint32_t *gen);
+/* Of an own span's block as this peer cut it, of others' as the span's word says. */
+size_t block_room_locked(struct shmk *s, uint32_t block);
 /* For want of an entry: an own span goes, and its entry. False: there is none. */
 bool heap_yield_locked(struct shmk *s);
 /* Of a block that this peer holds by @entry; the entry goes too. */

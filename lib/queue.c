@@ -62,7 +62,8 @@
  *   Q4  CAS of T by the settler who gives a message back, acquire load of T by the
  *       receiver: what the dead one did to block word and payload.
  *   Q3  full fence between a store of P and the load of waiters: in wait_wake(),
- *       or the CAS itself. A receiver has none: see "Waiting for room" in wait.c.
+ *       or the CAS itself. A receiver that takes a message has none, unless the ring is watched:
+ *       see "Waiting for room" in wait.c.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -214,11 +215,16 @@ static always_inline void look_begin(struct shmk_queue *q, struct look *l, uint3
 	l->hint = side == SHMK_SIDE_RECV ? &q->rv.ring->head : &q->rv.ring->tail;
 	l->start = READ_ONCE(*l->hint) & q->pos_mask;
 	look_from(q, l, l->start);
-	/* The slot, and the one of some messages later: the receivers' processor has them. */
-	if (side == SHMK_SIDE_SEND) {
-		prefetchw(l->slot);
-		prefetchw((unsigned char *)l->slot + SLOTS_AHEAD * q->rv.slot_bytes);
-	}
+}
+
+/* The slot, and the one of some messages later: the receivers' processor has them. */
+static always_inline void room_ahead(struct shmk_queue *q, const struct look *l)
+{
+	struct look later = { .pos = l->pos + SLOTS_AHEAD };
+
+	look_at(q, &later);
+	prefetchw(l->slot);
+	prefetchw(later.slot);
 }
 
 /*
@@ -305,6 +311,7 @@ static always_inline int look_for_room(struct shmk_queue *q, struct look *l)
 	int ret;
 
 	look_begin(q, l, SHMK_SIDE_SEND);
+	room_ahead(q, l);
 	if (likely(smp_load_acquire(&l->slot->p) == SHMK_P(l->lap, SHMK_KIND_EMPTY, 0)))	/* Q2 */
 		return 0;
 	ret = room_far(q, &start, &pos);
@@ -872,7 +879,7 @@ static inline void take_ahead(const struct shmk_queue *q, const struct look *l, 
 		return;
 	prefetchw(&s->view.blocks[SHMK_P_ARG(p)]);
 	/* Who keeps blocks will write an answer there. */
-	if (s->store.most)
+	if (READ_ONCE(s->store.most))
 		prefetchw(block_data(q->shmk, SHMK_P_ARG(p)));
 	else
 		__builtin_prefetch(block_data(q->shmk, SHMK_P_ARG(p)));
@@ -972,8 +979,11 @@ static always_inline bool take_first(struct shmk_queue *q, uint32_t entry, size_
 	look_begin(q, l, SHMK_SIDE_RECV);
 	*p = smp_load_acquire(&l->slot->p);			/* Q1 */
 	t = smp_load_acquire(&l->slot->t);			/* Q4 */
-	if (unlikely(redelivers(f) || room != SIZE_MAX || SHMK_P_LAP(*p) != l->lap ||
+	if (unlikely(redelivers(f) || SHMK_P_LAP(*p) != l->lap ||
 		     !kind_plain(SHMK_P_KIND(*p)) || shmk_taken(t, l->lap)))
+		return false;
+	/* Of a block the length is not in P. */
+	if (room != SIZE_MAX && (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK || SHMK_P_ARG(*p) > room))
 		return false;
 	take_ahead(q, l, *p);
 	entry_set(q->shmk, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));

@@ -42,7 +42,7 @@ bool store_keep_locked(struct shmk *s, const struct shmk_msg *msg)
 
 	if (likely(!st->most))
 		return false;
-	room = shmk_block_room(&s->view, msg->block);
+	room = block_room_locked(s, msg->block);
 	if (st->nr == NR_KEPT || room > st->most - st->bytes || !kept_plain(s, msg) ||
 	    pool_is_reset(s))
 		return false;
@@ -103,7 +103,7 @@ int shmk_keep(struct shmk *s, size_t bytes)
 	if (s->rdonly)
 		return -EROFS;
 	locked = lock(&s->lock);
-	s->store.most = bytes < s->data_bytes ? bytes : s->data_bytes;
+	WRITE_ONCE(s->store.most, bytes < s->data_bytes ? bytes : s->data_bytes);
 	if (s->store.bytes > s->store.most)
 		store_empty_locked(s);
 	unlock(&s->lock, locked);

@@ -52,14 +52,15 @@
  * millisecond instead.
  *
  * Waiting for room. A receiver has no P1 (wait_wake_room()): a fence there would make its
- * answer wait until the stores in the slot have come through, which is a quarter of a
- * hand-over, for the sake of a sender that is hardly ever asleep. So its P0 may still be on its way,
+ * answer wait until the stores in the slot have come through, a tenth of a
+ * hand-over and more, for the sake of a sender that is hardly ever asleep. So its P0 may still be on its way,
  * unseen by S3, when it does P2 and does not see S1: nobody rings. That cannot last: a processor
  * does not keep a store to itself, it leaves within microseconds even when each that is before it has to wait for
  * its line, and on every interrupt. Therefore
- *   - who sleeps for room does so for RELOOK_NS at first, twice as long the next time, and
- *     then looks again (S5). A store that was on its way at S3 is visible by the first such look;
- *     a receiver that does P2 later than that sees the word.
+ *   - who sleeps for room does so for RELOOK_NS at most and then looks again (S5); twice as
+ *     long, up to RELOOK_LAST_NS, as long as nothing but that ends its sleep. A store that was on
+ *     its way at S3 is visible by then; a receiver that does P2 later sees the word. To be
+ *     woken and find the room taken begins all that anew, as it is armed anew.
  *   - who polls an fd of the send side elsewhere has nobody who looks again. So before that it
  *     sets watched in the ring, and waits RELOOK_NS; from then on every receiver has P1.
  * It is the one place where a bound on time stands for a fence. (Morrison and Afek, "Temporally Bounding
@@ -86,7 +87,7 @@
 #define NS_PER_MS	1000000LL
 
 #define RELOOK_NS	(2 * NS_PER_MS)
-#define RELOOK_LAST_NS	(512 * NS_PER_MS)
+#define RELOOK_LAST_NS	(32 * NS_PER_MS)
 #define SPIN_ADAPTED_NS	(50 * NS_PER_US)
 #define SPIN_MAX_NS	(4 * NS_PER_S)
 #define SPIN_FIRST	64	/* looks before the clock is read; a few us */
@@ -501,22 +502,28 @@ static int sleep_once(struct shmk_queue *q, uint32_t side, int armed, int64_t ti
 }
 
 /* Who waits for room is not to be trusted to a bell alone: see the top. */
-static int64_t wake_for_room(const struct shmk_queue *q, uint32_t side, int64_t now,
-			     int64_t *relook, int64_t wake)
-{
-	int64_t at = now + *relook;
+struct relook {
+	int64_t	span, at;
+};
 
+static int64_t wake_for_room(const struct shmk_queue *q, uint32_t side, int64_t now,
+			     struct relook *r, int64_t wake)
+{
 	if (side != SHMK_SIDE_SEND || q->ready)
 		return wake;
-	if (*relook < RELOOK_LAST_NS)
-		*relook *= 2;
-	return at < wake ? at : wake;
+	if (!r->at || now < r->at)
+		r->span = RELOOK_NS;
+	else if (r->span < RELOOK_LAST_NS)
+		r->span *= 2;
+	r->at = now + r->span;
+	return r->at < wake ? r->at : wake;
 }
 
 static int sleep_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 {
 	struct shmk *s = q->shmk;
-	int64_t now, wake, relook = RELOOK_NS;
+	struct relook relook = { .at = 0 };
+	int64_t now, wake;
 	int ret = side_open(q, side);
 
 	while (!ret) {
@@ -663,7 +670,8 @@ static int sleep_side_event(struct shmk_queue *q, uint32_t side, void *stream,
 {
 	struct shmk *s = q->shmk;
 	int events = s->backend->events_fd(s, stream);
-	int64_t now, wake, relook = RELOOK_NS;
+	struct relook relook = { .at = 0 };
+	int64_t now, wake;
 	int ret = events < 0 ? events : side_open(q, side);
 
 	while (!ret) {

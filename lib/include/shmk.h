@@ -737,7 +737,7 @@ struct shmk_queue_stats {
 	/* of this handle; approximate if several threads use it: */
 	uint64_t	my_sent;
 	uint64_t	my_received;
-	uint64_t	my_sleeps;
+	uint64_t	my_sleeps;	/* who waits for room sleeps for 32 ms at a time at most */
 	uint64_t	my_bells;
 	uint64_t	redelivered;	/* of the queue */
 };

@@ -14,8 +14,8 @@
  *
  * With buffers (TSO) each actor's plain stores wait in a queue until the
  * explorer lets one out; its own loads see them, locked operations and fences
- * drain them, and so does death, which is precise. Who goes to sleep for room while others
- * have stores in their buffers looks once more when all are out: time has no other meaning here.
+ * drain them, and so does death, which is precise. Who goes to sleep for room while another
+ * has an emptied slot in its buffer looks once more when all is out: time has no other meaning here.
  *
  * Two reductions, both exact: a ledger is read by no living actor, so steps on
  * it are not switched at, only died at; and dying before a read is
@@ -829,6 +829,30 @@ static bool others_buffer(const struct actor *a)
 }
 
 /*
+ * Has another emptied a slot of this queue, and it cannot be seen yet? That is all that a
+ * later look is for: where receivers fence it is for nothing.
+ */
+static bool room_comes(const struct shmk_queue *q)
+{
+	unsigned int n;
+	int i;
+
+	if (is_topic() || q->flags & SHMK_QUEUE_F_REDELIVER || q->rv.ring->watched)
+		return false;
+	for (i = 0; i < nr_actors; i++) {
+		for (n = 0; n < actors[i].nr_buffered && &actors[i] != now; n++) {
+			const struct buffered *b = &actors[i].buffer[n];
+			size_t at = (size_t)((unsigned char *)b->p - q->rv.slots);
+
+			if (at < 64 * SLOTS && at % 64 == offsetof(struct shmk_slot, p) &&
+			    SHMK_P_KIND(b->value) == SHMK_KIND_EMPTY)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
  * The order of lib/wait.c: word, fence, look, sleep. With @events: unless one has come
  * since there were so many.
  */
@@ -842,7 +866,7 @@ static int sleep_side(struct shmk_queue *q, uint32_t side, const uint64_t *event
 	entry_set(q->shmk, entry, SHMK_OP_WAITING, SHMK_WHERE(q->id, side));
 	WRITE_ONCE(*waiters_word(q, side), 1);
 	smp_mb();
-	now->relooks = side == SHMK_SIDE_SEND && !is_topic() && others_buffer(now);
+	now->relooks = side == SHMK_SIDE_SEND && room_comes(q);
 	now->history = mix(now->history, now->relooks);
 	if (!(q->ready ? q->ready(q, side) : shmk_ring_ready(&q->rv, side)) &&
 	    !(now->over && now->over(q->shmk, now->over_arg)) &&
@@ -2588,6 +2612,13 @@ static void setup_sleep_full(void)
 	peer_add(recv_tries, 2);
 }
 
+/* As if an fd of its send side were polled: nobody looks again. */
+static void setup_sleep_watched(void)
+{
+	setup_sleep_full();
+	raw_store(&world.ring.watched, 1, sizeof(world.ring.watched));
+}
+
 static void setup_heap(void)
 {
 	peer_add(alloc_free, 2);
@@ -2889,6 +2920,8 @@ static const struct scenario scenarios[] = {
 	{ "two sleeping receivers", 1, false, 2, 0, false, setup_sleep_two, false, -2 },
 	{ "sleeping sender, buffered stores", 1, true, 1, SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false,
 	  setup_sleep_full, false, 0 },
+	{ "sleeping sender, watched ring, buffered stores", 1, true, 1,
+	  SHMK_QUEUE_F_SP | SHMK_QUEUE_F_SC, false, setup_sleep_watched, false, 0 },
 	{ "one of each, buffered stores", 1, true, 1, 0, false, setup_1p1c, false, 0 },
 	{ "alloc and free", 1, false, 1, 0, false, setup_heap, true, 3 },
 	{ "seizing", 1, false, 1, 0, true, setup_seize, true, 3 },

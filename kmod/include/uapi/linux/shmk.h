@@ -366,7 +366,8 @@ struct shmk_queue_close {
  * A side that is ready sets nothing: an edge-triggered user must take or put
  * until -EAGAIN, where the library sets the word.
  * Of SHMK_SIDE_SEND: receivers have no full fence before they look at that word unless the
- * ring is watched. Who polls without a timeout sets that first (struct shmk_ring; the library does).
+ * ring is watched. Who polls without a timeout sets that first and waits 2 ms, see struct shmk_ring in
+ * shmk_layout.h (the library does).
  */
 struct shmk_queue_fd {
 	__u32 size;

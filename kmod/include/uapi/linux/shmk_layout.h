@@ -485,7 +485,8 @@ enum shmk_side {
  * changes it to 0 rings the bell of that side.
  * watched: nonzero: an fd of the send side is polled, so receivers need a full fence between emptying
  * a slot and their look at waiters_send. Else they have none, and who waits for room looks again
- * after some milliseconds, by when every store is visible. The time when it was set; for the ring's life.
+ * after some milliseconds, by when every store is visible. CLOCK_MONOTONIC ns when it was set, by CAS from
+ * 0 and for the ring's life; who has set it, or finds it set later than 2 ms ago, waits until that is so long ago.
  * role: { gen:32, peer:16 } of the one producer or consumer (F_SP, F_SC); of a
  * topic role_send is the writer's.
  * role_recv of a mailbox that its owner has closed and outlives names SHMK_ROLE_CLOSED:
