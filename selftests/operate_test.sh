@@ -355,6 +355,8 @@ doctor_finds_who_stands_still() {
 	shmk doctor > out
 	grep -q "^note  *members .*$pool" out && { cat out; exit 1; }
 	kill -STOP $r
+	# On a busy machine it runs on for a while.
+	until grep -q '^State:.T' /proc/$r/status; do sleep 0.02; done
 	shmk doctor > out
 	says_ note members "pid $r (shmk), peer $id of $pool, is stopped"
 	eval "$(sed -n '/is stopped/{n;s/.*fix: \(.*\), or .*/\1/p;}' out)"
@@ -492,11 +494,15 @@ probes_are_a_nop_and_a_note() {
 		readelf -n code.o | grep -q stapsdt && { echo "probes in $f although not wanted"; exit 1; }
 		instructions_ $f > with
 		readelf -n code.o | sed -n 's/^ *Name: //p' | sort | uniq -c | sed 's/^ *//' > names.$f
-		# At most one instruction that keeps an argument at hand, at each probe of a function.
-		join -a 1 -a 2 -e 0 -o 0,1.2,2.2 without with | awk '$3 - $2 > 1 || $2 == 0 || $3 == 0 { print; bad = 1 } END { exit bad }' ||
-			{ echo "probes of $f cost more than a nop"; exit 1; }
+		# Beside the nop what keeps the four arguments at hand: on the average of all probes one
+		# instruction for each. A function may have several, as many as it was inlined into.
+		notes=$(awk '{ n += $1 } END { print n }' names.$f)
+		join -a 1 -a 2 -e 0 -o 0,1.2,2.2 without with |
+			awk -v most=$((4 * notes)) '$2 == 0 || $3 == 0 { bad = 1 } { more += $3 - $2; print }
+				END { exit bad || more > most }' > costs ||
+			{ cat costs; echo "the $notes probes of $f cost more than a nop"; exit 1; }
 	done
-	grep -q '^1 alloc$' names.block && grep -q '^1 recv$' names.queue && grep -q '^[1-9] send$' names.queue ||
+	grep -q '^1 alloc$' names.block && grep -q '^[1-9] recv$' names.queue && grep -q '^[1-9][0-9]* send$' names.queue ||
 		{ cat names.*; exit 1; }
 	# And in the library that is installed, if it was built here and now.
 	lib=$src/build/lib/libshmk.so.0
