@@ -91,8 +91,9 @@ in_root() {
 		chroot "$root" /bin/sh -ec "$1" < /dev/null
 }
 
-# Of the root, not of the machine: what the headers package has brought.
-kernel=$(cd "$root/lib/modules" && for d in *; do [ -e "$d/build" ] && echo "$d"; done | head -n 1)
+# Of the root, not of the machine: what the headers package has brought. The link may be
+# absolute, and lead nowhere from outside.
+kernel=$(cd "$root/lib/modules" && for d in *; do [ -L "$d/build" ] && echo "$d"; done | head -n 1)
 
 # Every name that an installation may leave, but not what packages regenerate.
 names() {
