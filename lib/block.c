@@ -946,8 +946,10 @@ static size_t room_locked(struct shmk *s, uint32_t block)
 
 size_t block_room_locked(struct shmk *s, uint32_t block)
 {
-	return s->heap->own[block >> SHMK_SPAN_UNITS_SHIFT] ? room_locked(s, block) :
-	       shmk_block_room(&s->view, block);
+	struct own_span *sp = s->heap->own[block >> SHMK_SPAN_UNITS_SHIFT];
+
+	/* A thief may have it since, and have cut it anew. */
+	return sp && span_mine(s, sp) ? room_locked(s, block) : shmk_block_room(&s->view, block);
 }
 
 static always_inline bool take_kept(struct shmk *s, uint32_t list, uint32_t nr, struct shmk_msg *msg)
