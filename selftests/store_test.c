@@ -519,6 +519,30 @@ TEST_F(store, to_keep_less_gives_back)
 	EXPECT_EQ(1, kept(self->s));
 }
 
+/* Who was robbed of an empty span does not know it until it looks. */
+TEST_F(store, a_block_of_a_span_that_a_thief_cut_anew_has_its_own_room)
+{
+	struct shmk_msg *a = &self->m[0], *b = &self->m[1];
+	uint32_t span;
+
+	ASSERT_EQ(0, shmk_keep(self->s, 0));
+	ASSERT_EQ(0, shmk_alloc(self->s, 30000, 0, a));
+	span = a->block / SHMK_SPAN_UNITS;
+	shmk_free(a);
+	ASSERT_EQ(0, shmk_alloc(self->other, POOL, 0, b));
+	shmk_free(b);
+	ASSERT_EQ(0, shmk_alloc(self->other, 100, 0, b));
+	ASSERT_EQ(span, b->block / SHMK_SPAN_UNITS);
+	ASSERT_EQ(0, shmk_send(self->oq, b, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(self->q, a, SHMK_TRY));
+	ASSERT_EQ(0, shmk_keep(self->s, MIB));
+	shmk_free(a);
+	EXPECT_EQ(256, spares_of(self->s, shmk_self(self->s)).room);
+	ASSERT_EQ(0, shmk_alloc(self->s, 30000, 0, a));
+	EXPECT_NE(span, a->block / SHMK_SPAN_UNITS);
+	shmk_free(a);
+}
+
 TEST_F(store, read_only_member_keeps_nothing)
 {
 	struct shmk *ro = peer(self->uri, SHMK_ATTACH_RDONLY);
