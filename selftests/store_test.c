@@ -614,6 +614,23 @@ static int for_a_queue(store_t *self, int64_t deadline)
 	return shmk_queue_open(self->s, "none", NULL, deadline, &q);
 }
 
+/*
+ * A deadline that is over before the sleep begins, as on a busy machine, gives nothing back:
+ * so longer ones, until there was time to sleep.
+ */
+static int nap_some(store_t *self, const struct nap *nap)
+{
+	int64_t ms = 5;
+	int ret;
+
+	do {
+		ret = nap->sleep(self, shmk_deadline_ms(ms));
+		shmk_free(&self->m[0]);
+		ms *= 4;
+	} while (ret == -ETIMEDOUT && kept(self->s) && ms < WATCHDOG_MS);
+	return ret;
+}
+
 TEST_F(store, who_sleeps_gives_all_back)
 {
 	static const struct nap naps[] = {
@@ -629,9 +646,7 @@ TEST_F(store, who_sleeps_gives_all_back)
 		ASSERT_FALSE(all_is_there(self->other));
 		EXPECT_EQ(-EAGAIN, in_recv(self, SHMK_TRY));
 		EXPECT_EQ(20, kept(self->s));
-		EXPECT_EQ(-ETIMEDOUT, naps[i].sleep(self, shmk_deadline_ms(5)))
-			TH_LOG("%s", naps[i].name);
-		shmk_free(&self->m[0]);
+		EXPECT_EQ(-ETIMEDOUT, nap_some(self, &naps[i])) TH_LOG("%s", naps[i].name);
 		EXPECT_EQ(0, kept(self->s)) TH_LOG("%s", naps[i].name);
 		EXPECT_TRUE(all_is_there(self->other)) TH_LOG("%s", naps[i].name);
 	}
