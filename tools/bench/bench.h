@@ -102,13 +102,27 @@ static inline __attribute__((noreturn, format(printf, 1, 2))) void bench_die(con
 	exit(1);
 }
 
-static inline void *bench_shared(size_t bytes)
+static inline void *bench_mapped(size_t bytes, int flags)
 {
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		bench_die("mmap of %zu bytes: %s", bytes, strerror(errno));
 	return p;
+}
+
+static inline void *bench_shared(size_t bytes)
+{
+	return bench_mapped(bytes, MAP_SHARED);
+}
+
+/*
+ * Each side's own: a message is written where it is copied from. In one buffer for both, its
+ * lines would go to and fro beside the message's.
+ */
+static inline void *bench_private(size_t bytes)
+{
+	return bench_mapped(bytes, MAP_PRIVATE);
 }
 
 static inline void bench_relax(void)

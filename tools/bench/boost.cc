@@ -22,7 +22,7 @@ static void start(struct bench *b)
 		ipc::message_queue make(ipc::create_only, name[i], b->bytes > 65536 ? 16 : 256,
 					b->bytes);
 	}
-	text = (unsigned char *)bench_shared(b->bytes);
+	text = (unsigned char *)bench_private(b->bytes);
 }
 
 static void join(struct bench *b)

@@ -24,7 +24,7 @@ static bool sleeps;
 
 static void buffers(struct bench *b)
 {
-	text = bench_shared(b->bytes);
+	text = bench_private(b->bytes);
 	memset(text, 1, b->bytes);
 	sleeps = b->sleeps;
 }

@@ -36,8 +36,8 @@ static void start(struct bench *b)
 		bench_skip("the shm provider has no wait object");
 	for (i = 0; i < 2; i++)
 		address[i] = bench_shared(sizeof(struct address));
-	out = bench_shared(b->bytes);
-	in = bench_shared(b->bytes);
+	out = bench_private(b->bytes);
+	in = bench_private(b->bytes);
 }
 
 static void join(struct bench *b)

@@ -100,7 +100,7 @@ static void common_init(struct bench *b, enum way way, uint32_t flags)
 	my.way = way;
 	my.flags = flags;
 	my.all = b->messages + (b->senders ? 0 : b->messages / 4 + 1);
-	my.text = bench_shared(b->bytes);
+	my.text = bench_private(b->bytes);
 	if ((way == COPY || way == MANY) && b->bytes > 240)
 		bench_skip("too long for a slot");
 	snprintf(my.uri, sizeof(my.uri), "%s", uri ? uri : "local:bench");

@@ -31,8 +31,8 @@ static void start(struct bench *b)
 	setenv("UCX_TLS", "posix,sysv,self", 1);
 	for (i = 0; i < 2; i++)
 		address[i] = bench_shared(sizeof(struct address));
-	out = bench_shared(b->bytes);
-	in = bench_shared(b->bytes);
+	out = bench_private(b->bytes);
+	in = bench_private(b->bytes);
 }
 
 static void join(struct bench *b)
