@@ -217,13 +217,20 @@ static always_inline void look_begin(struct shmk_queue *q, struct look *l, uint3
 	look_from(q, l, l->start);
 }
 
-/* The slot, and the one of some messages later: the receivers' processor has them. */
-static always_inline void room_ahead(struct shmk_queue *q, const struct look *l)
+/*
+ * The slot that is next, and the one of some messages later: the receivers' processor has them.
+ * First of all in sending. Whoever polls the next one has taken it back to look at it, so asked
+ * for only when it is written, it would have to be waited for; and asked for much earlier, it
+ * would be gone again.
+ */
+static always_inline void room_ahead(struct shmk_queue *q)
 {
-	struct look later = { .pos = l->pos + SLOTS_AHEAD };
+	struct look next = { .pos = READ_ONCE(q->rv.ring->tail) };
+	struct look later = { .pos = next.pos + SLOTS_AHEAD };
 
+	look_at(q, &next);
 	look_at(q, &later);
-	prefetchw(l->slot);
+	prefetchw(next.slot);
 	prefetchw(later.slot);
 }
 
@@ -311,7 +318,6 @@ static always_inline int look_for_room(struct shmk_queue *q, struct look *l)
 	int ret;
 
 	look_begin(q, l, SHMK_SIDE_SEND);
-	room_ahead(q, l);
 	if (likely(smp_load_acquire(&l->slot->p) == SHMK_P(l->lap, SHMK_KIND_EMPTY, 0)))	/* Q2 */
 		return 0;
 	ret = room_far(q, &start, &pos);
@@ -555,10 +561,13 @@ static always_inline void send_inline_done(struct shmk_queue *q, uint32_t entry,
 static always_inline int try_send_as(struct shmk_queue *q, struct shmk_msg *msg, uint32_t f)
 {
 	bool single = f & SHMK_QUEUE_F_SP;
-	bool locked = single && lock_in(&q->role_lock[SHMK_SIDE_SEND], f);
 	uint32_t entry;
-	int ret = side_enter(q, SHMK_SIDE_SEND, f);
+	bool locked;
+	int ret;
 
+	room_ahead(q);
+	locked = single && lock_in(&q->role_lock[SHMK_SIDE_SEND], f);
+	ret = side_enter(q, SHMK_SIDE_SEND, f);
 	if (likely(!ret))
 		ret = put_one(q, msg, &entry, f);
 	unlock(&q->role_lock[SHMK_SIDE_SEND], locked);
@@ -623,8 +632,10 @@ static always_inline int try_send_inline_as(struct shmk_queue *q, const void *bu
 	bool single = f & SHMK_QUEUE_F_SP;
 	uint32_t entry;
 	bool locked;
-	int ret = entry_get_in(q->shmk, &entry, f);
+	int ret;
 
+	room_ahead(q);
+	ret = entry_get_in(q->shmk, &entry, f);
 	if (unlikely(ret))
 		return ret;
 	locked = single && lock_in(&q->role_lock[SHMK_SIDE_SEND], f);
@@ -779,6 +790,7 @@ static always_inline int put_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 
 	*ret = side_enter(q, SHMK_SIDE_SEND, f);
 	while (!*ret && i < n) {
+		room_ahead(q);
 		*ret = msg_check(q, &msgs[i]);
 		if (!*ret)
 			*ret = put_one(q, &msgs[i], &entry, f);
