@@ -48,9 +48,9 @@
  * the writer looks: the new reader is such a one. A reader that releases and holds
  * the same element again by another entry can do so only while it is in a slot.
  *
- * One look at all slots and holds (a scan) finds all free elements, at least 1 + spare, so
- * there is a scan for so many publications: with spare = readers * holds it is
- * paid for by them.
+ * One look at all holds (a scan) finds all free elements, at least 1 + spare, so there is a
+ * scan for so many publications: with spare = readers * holds it is paid for by them. What is in
+ * the slots the writer knows: it read them when it became the writer, and nobody else writes them.
  *
  * Copies need no hold: an element is written again only after it has left
  * its slot and a scan has passed, so if P is the same before and after
@@ -81,6 +81,7 @@
 #endif
 
 #define SLOTS_AHEAD	4	/* that a writer asks for before it needs them */
+#define NO_ELEMENT	UINT32_MAX
 
 static inline struct shmk_element *element_at(const struct shmk_topic *t, uint32_t element)
 {
@@ -287,24 +288,53 @@ static void mark_holds(struct shmk_topic *t)
 	}
 }
 
-/* All free elements, from what the slots and the readers say. */
+/* All that are free: neither lent, nor in a slot, nor held by a reader. */
 static void scan(struct shmk_topic *t)
+{
+	uint64_t unused;
+	uint32_t i;
+
+	memcpy(t->used, t->busy, map_bytes(t));
+	smp_mb();						/* W2; T2, T5 */
+	mark_holds(t);
+	for (i = 0; i < t->nr_elements; i += 64) {
+		unused = ~t->used[i / 64];
+		if (t->nr_elements - i < 64)
+			unused &= (1ULL << (t->nr_elements - i)) - 1;
+		for (; unused; unused &= unused - 1)
+			t->free[t->nr_free++] = i + (uint32_t)__builtin_ctzll(unused);
+	}
+	t->nr_scans++;
+}
+
+/*
+ * What the slots name, for one who begins to write; from then on nobody else changes them, and it
+ * knows without a look at their lines.
+ */
+static void shown_begin(struct shmk_topic *t)
 {
 	uint32_t i;
 
-	memcpy(t->used, t->lent, map_bytes(t));
+	memset(t->busy, 0, map_bytes(t));
 	for (i = 0; i < 1U << t->q.rv.capacity_shift; i++) {
 		__u64 p = READ_ONCE(slot_at(t, i)->p);
 
-		if (SHMK_P_KIND(p) == SHMK_KIND_ELEMENT)
-			mark(t, SHMK_P_ARG(p));
+		t->shown[i] = NO_ELEMENT;
+		if (SHMK_P_KIND(p) != SHMK_KIND_ELEMENT || SHMK_P_ARG(p) >= t->nr_elements)
+			continue;
+		t->shown[i] = SHMK_P_ARG(p);
+		bit_set(t->busy, t->shown[i]);
 	}
-	smp_mb();						/* W2; T2, T5 */
-	mark_holds(t);
-	for (i = 0; i < t->nr_elements; i++)
-		if (!bit_get(t->used, i))
-			t->free[t->nr_free++] = i;
-	t->nr_scans++;
+}
+
+/* A lent element is in the slot now, and what was there only its readers'. */
+static void shown_change(struct shmk_topic *t, uint64_t pos, uint32_t element)
+{
+	uint32_t *shown = &t->shown[pos & ((1U << t->q.rv.capacity_shift) - 1)];
+
+	if (*shown != NO_ELEMENT)
+		bit_clear(t->busy, *shown);
+	*shown = element;
 }
 
 static int element_get(struct shmk_topic *t, uint32_t *element)
@@ -332,22 +362,29 @@ static void publish_ahead(const struct shmk_topic *t)
 
 /* -------------------------------------------------------------- the role -- */
 
+static void writer_free(struct shmk_topic *t)
+{
+	free(t->free);
+	free(t->used);
+	free(t->busy);
+	free(t->late);
+	free(t->shown);
+}
+
 static int writer_alloc(struct shmk_topic *t)
 {
 	if (t->free)
 		return 0;
 	t->free = malloc(t->nr_elements * sizeof(*t->free));
 	t->used = malloc(map_bytes(t));
-	t->lent = malloc(map_bytes(t));
+	t->busy = malloc(map_bytes(t));
 	t->late = malloc(t->nr_readers * sizeof(*t->late));
-	if (t->free && t->used && t->lent && t->late)
+	t->shown = malloc(sizeof(*t->shown) << t->q.rv.capacity_shift);
+	if (t->free && t->used && t->busy && t->late && t->shown)
 		return 0;
-	free(t->free);
-	free(t->used);
-	free(t->lent);
-	free(t->late);
-	t->free = NULL;
-	t->used = t->lent = t->late = NULL;
+	writer_free(t);
+	t->free = t->shown = NULL;
+	t->used = t->busy = t->late = NULL;
 	return -ENOMEM;
 }
 
@@ -367,7 +404,7 @@ static int writer_begin(struct shmk_topic *t)
 	WRITE_ONCE(t->q.rv.ring->tail, tail);
 	t->seq = seq;
 	t->nr_free = 0;
-	memset(t->lent, 0, map_bytes(t));
+	shown_begin(t);
 	memset(t->late, 0, t->nr_readers * sizeof(*t->late));
 	t->epoch = UINT64_MAX;
 	t->era++;
@@ -560,7 +597,7 @@ static int loan_locked(struct shmk_topic *t, struct shmk_loan *loan)
 	ret = element_get(t, &element);
 	if (ret)
 		return ret;
-	bit_set(t->lent, element);
+	bit_set(t->busy, element);
 	*loan = (struct shmk_loan) {
 		.data = element_at(t, element) + 1,
 		.room = t->msg_bytes,
@@ -601,7 +638,7 @@ void shmk_topic_unloan(struct shmk_loan *loan)
 		return;
 	locked = lock(&t->lock);
 	if (!loan_check(t, loan)) {
-		bit_clear(t->lent, loan->element);
+		bit_clear(t->busy, loan->element);
 		t->free[t->nr_free++] = loan->element;
 	}
 	unlock(&t->lock, locked);
@@ -620,6 +657,7 @@ static void publish(struct shmk_topic *t, uint32_t element, size_t len)
 	smp_store_release(&slot_at(t, pos)->p,			/* W1; T1 */
 			  SHMK_P(shmk_lap(&t->q.rv, pos), SHMK_KIND_ELEMENT, element));
 	WRITE_ONCE(t->q.rv.ring->tail, (pos + 1) & t->mask);
+	shown_change(t, pos, element);
 	t->seq++;
 	publish_ahead(t);
 }
@@ -635,7 +673,6 @@ static int publish_locked(struct shmk_topic *t, struct shmk_loan *loan, size_t l
 	if (!room(t, (t->seq - 1) & t->mask))
 		return -EAGAIN;
 	publish(t, loan->element, len);
-	bit_clear(t->lent, loan->element);
 	return 0;
 }
 
@@ -1347,10 +1384,7 @@ int shmk_topic_open(struct shmk *s, const char *name, const struct shmk_topic_op
 
 static void topic_free(struct shmk_topic *t)
 {
-	free(t->free);
-	free(t->used);
-	free(t->lent);
-	free(t->late);
+	writer_free(t);
 	free(t);
 }
 

@@ -35,7 +35,8 @@ struct shmk_topic {
 	uint32_t		*free;		/* a stack; the memory is for all elements */
 	uint32_t		nr_free;
 	uint64_t		*used;		/* bitmap, for scans */
-	uint64_t		*lent;		/* bitmap */
+	uint64_t		*busy;		/* bitmap: lent, or in a slot */
+	uint32_t		*shown;		/* by slot: the element in it */
 	uint64_t		*late;		/* by row: 1 + the position at which waiting ended, or 0 */
 	uint64_t		nr_scans;
 	uint64_t		epoch;		/* of the pool when the rows were looked at */

@@ -487,8 +487,8 @@ static struct actor *heap_of;	/* whose, while no actor runs */
 static struct shmk_msg messages[ACTORS][4];
 
 static struct {
-	uint32_t	free[ELEMENTS];
-	uint64_t	used, lent, late[READERS];
+	uint32_t	free[ELEMENTS], shown[SLOTS];
+	uint64_t	used, busy, late[READERS];
 } topic_private[ACTORS];
 
 static unsigned char *saved;
@@ -1895,7 +1895,8 @@ static struct actor *topic_add(void (*run)(struct actor *), int nr)
 		.nr_readers = READERS, .nr_holds = 1, .depth = sc->capacity,
 		.nr_elements = sc->capacity + READERS + 1, .rows = world.rows, .nr_open = 1,
 		.free = topic_private[me].free, .used = &topic_private[me].used,
-		.lent = &topic_private[me].lent, .late = topic_private[me].late,
+		.busy = &topic_private[me].busy, .late = topic_private[me].late,
+		.shown = topic_private[me].shown,
 	};
 	a->t.q.ready = topic_writer_ready;
 	a->t.candidate.ready = topic_candidate_ready;
