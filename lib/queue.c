@@ -223,15 +223,23 @@ static always_inline void look_begin(struct shmk_queue *q, struct look *l, uint3
  * for only when it is written, it would have to be waited for; and asked for much earlier, it
  * would be gone again.
  */
-static always_inline void room_ahead(struct shmk_queue *q)
+static always_inline void room_ahead(struct shmk_queue *q, size_t len)
 {
 	struct look next = { .pos = READ_ONCE(q->rv.ring->tail) };
 	struct look later = { .pos = next.pos + SLOTS_AHEAD };
+	size_t line, end = offsetof(struct shmk_slot, inl) + len;
 
 	look_at(q, &next);
 	look_at(q, &later);
-	prefetchw(next.slot);
-	prefetchw(later.slot);
+	for (line = 0; line < end; line += SHMK_SLOT_MIN) {
+		prefetchw((unsigned char *)next.slot + line);
+		prefetchw((unsigned char *)later.slot + line);
+	}
+}
+
+static always_inline size_t slot_bytes_of(const struct shmk_msg *msg)
+{
+	return msg->kind == SHMK_KIND_INLINE ? msg->len : 0;
 }
 
 /*
@@ -565,7 +573,7 @@ static always_inline int try_send_as(struct shmk_queue *q, struct shmk_msg *msg,
 	bool locked;
 	int ret;
 
-	room_ahead(q);
+	room_ahead(q, slot_bytes_of(msg));
 	locked = single && lock_in(&q->role_lock[SHMK_SIDE_SEND], f);
 	ret = side_enter(q, SHMK_SIDE_SEND, f);
 	if (likely(!ret))
@@ -634,7 +642,7 @@ static always_inline int try_send_inline_as(struct shmk_queue *q, const void *bu
 	bool locked;
 	int ret;
 
-	room_ahead(q);
+	room_ahead(q, meta_bytes(f) + len);
 	ret = entry_get_in(q->shmk, &entry, f);
 	if (unlikely(ret))
 		return ret;
@@ -790,7 +798,7 @@ static always_inline int put_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 
 	*ret = side_enter(q, SHMK_SIDE_SEND, f);
 	while (!*ret && i < n) {
-		room_ahead(q);
+		room_ahead(q, slot_bytes_of(&msgs[i]));
 		*ret = msg_check(q, &msgs[i]);
 		if (!*ret)
 			*ret = put_one(q, &msgs[i], &entry, f);
