@@ -4,6 +4,8 @@
  *
  *   line    a word that one processor writes and another one polls, payload in
  *           the same cache line: the hand-over of one line
+ *   lines   the same, but the polled word says where the payload is: two lines, the second
+ *           asked for only when the first is there. What a block costs at least
  *   copy    no transport at all: "stream" is memcpy() from one hot buffer to
  *           another in one process
  */
@@ -20,6 +22,7 @@ struct line {
 
 static struct {
 	struct line	*ring[2];	/* by sender */
+	struct line	*text[2];	/* likewise; of "lines" */
 	uint64_t	*done[2];	/* messages read: far behind, once per lap */
 	uint64_t	sent, got, seen_done;
 } line;
@@ -36,6 +39,15 @@ static void line_init(struct bench *b)
 	}
 }
 
+static void lines_init(struct bench *b)
+{
+	int i;
+
+	line_init(b);
+	for (i = 0; i < 2; i++)
+		line.text[i] = bench_shared(SLOTS * sizeof(struct line));
+}
+
 static void line_open(struct bench *b)
 {
 	(void)b;
@@ -50,24 +62,55 @@ static void *line_loan(struct bench *b)
 }
 
 /* The hand-over alone: ping uses one line to and fro, stream a ring of lines. */
+static void line_write(struct bench *b, struct line *l, struct line *text)
+{
+	while (b->stream && line.sent - line.seen_done >= SLOTS)
+		line.seen_done = __atomic_load_n(line.done[b->side], __ATOMIC_ACQUIRE);
+	memset(text->text, (int)line.sent, sizeof(text->text));
+	__atomic_store_n(&l->word, ++line.sent, __ATOMIC_RELEASE);
+}
+
+static void line_wait(struct line *l)
+{
+	while (__atomic_load_n(&l->word, __ATOMIC_ACQUIRE) != line.got + 1)
+		bench_relax();
+	line.got++;
+}
+
 static void line_send(struct bench *b)
 {
 	struct line *l = &line.ring[b->side][b->stream ? line.sent % SLOTS : 0];
 
-	while (b->stream && line.sent - line.seen_done >= SLOTS)
-		line.seen_done = __atomic_load_n(line.done[b->side], __ATOMIC_ACQUIRE);
-	memset(l->text, (int)line.sent, sizeof(l->text));
-	__atomic_store_n(&l->word, ++line.sent, __ATOMIC_RELEASE);
+	line_write(b, l, l);
 }
 
 static const void *line_recv(struct bench *b)
 {
 	struct line *l = &line.ring[!b->side][b->stream ? line.got % SLOTS : 0];
 
-	while (__atomic_load_n(&l->word, __ATOMIC_ACQUIRE) != line.got + 1)
-		bench_relax();
-	line.got++;
+	line_wait(l);
 	return l->text;
+}
+
+static struct line *lines_text(struct bench *b, int side, uint64_t word)
+{
+	return &line.text[side][word % (b->stream ? SLOTS : 2)];
+}
+
+static void lines_send(struct bench *b)
+{
+	struct line *l = &line.ring[b->side][b->stream ? line.sent % SLOTS : 0];
+
+	line_write(b, l, lines_text(b, b->side, line.sent + 1));
+}
+
+/* By what the word says: no processor can guess where it is. */
+static const void *lines_recv(struct bench *b)
+{
+	struct line *l = &line.ring[!b->side][b->stream ? line.got % SLOTS : 0];
+
+	line_wait(l);
+	return lines_text(b, !b->side, l->word)->text;
 }
 
 static void line_recv_done(struct bench *b)
@@ -78,6 +121,10 @@ static void line_recv_done(struct bench *b)
 
 static const struct transport line_transport = {
 	"line", line_init, line_open, line_loan, line_send, line_recv, line_recv_done, NULL, false,
+};
+
+static const struct transport lines_transport = {
+	"lines", lines_init, line_open, line_loan, lines_send, lines_recv, line_recv_done, NULL, false,
 };
 
 /* ---------------------------------------------------------------- copy -- */
@@ -127,4 +174,4 @@ static const struct transport copy_transport = {
 	"copy", copy_init, copy_open, copy_loan, copy_send, copy_recv, copy_recv_done, NULL, false,
 };
 
-const struct transport *const limit_transports[] = { &line_transport, &copy_transport, NULL };
+const struct transport *const limit_transports[] = { &line_transport, &lines_transport, &copy_transport, NULL };
