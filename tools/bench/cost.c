@@ -123,7 +123,7 @@ static double foreign_blocks(struct shmk_queue *to, struct shmk_queue *from, str
 static void cost_alloc(void)
 {
 	struct shmk_queue_opts q = { .flags = SHMK_QUEUE_CREATE, .capacity = 256 };
-	static double add[ROUNDS], own[ROUNDS], own_x[ROUNDS], foreign[ROUNDS];
+	static double add[ROUNDS], own[ROUNDS], own_x[ROUNDS], kept[ROUNDS], foreign[ROUNDS];
 	struct shmk_pool_opts opts = { .bytes = 64 << 20 };
 	struct shmk_queue *to, *from;
 	struct shmk *s, *other;
@@ -138,10 +138,14 @@ static void cost_alloc(void)
 		add[i] = locked_adds();
 		own[i] = own_blocks(s);
 		own_x[i] = own[i] / add[i];
+		check("keep", shmk_keep(s, 4096));
+		kept[i] = own_blocks(s) / add[i];
+		check("keep", shmk_keep(s, 0));
 		foreign[i] = foreign_blocks(to, from, other);
 	}
-	printf("cost alloc 64 locked_add_ns=%.2f own_alloc_free_ns=%.2f own_x_add=%.2f foreign_free_ns=%.2f\n",
-	       bench_median(add, ROUNDS), bench_median(own, ROUNDS), bench_median(own_x, ROUNDS), bench_median(foreign, ROUNDS));
+	printf("cost alloc 64 locked_add_ns=%.2f own_alloc_free_ns=%.2f own_x_add=%.2f kept_x_add=%.2f foreign_free_ns=%.2f\n",
+	       bench_median(add, ROUNDS), bench_median(own, ROUNDS), bench_median(own_x, ROUNDS),
+	       bench_median(kept, ROUNDS), bench_median(foreign, ROUNDS));
 	shmk_detach(s);
 	shmk_detach(other);
 	drop_pool();
