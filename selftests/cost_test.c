@@ -209,11 +209,11 @@ struct op {
 static const struct op ops[] = {
 	{ "alloc_and_free", NULL, alloc_free, NULL, N, 476 },
 	{ "alloc_and_free_kept", keep, alloc_free, keep_none, N, 365 },
-	{ "send_inline", NULL, send_inline, drain, N, 288 },
+	{ "send_inline", NULL, send_inline, drain, N, 312 },
 	{ "recv_inline", fill_inline, recv_one, free_all, N, 328 },
-	{ "send_block", alloc_all, send_block, drain, N, 235 },
+	{ "send_block", alloc_all, send_block, drain, N, 258 },
 	{ "recv_block", fill_block, recv_one, free_all, N, 373 },
-	{ "send_in_a_batch", alloc_all, send_batch, drain, N, 171 },
+	{ "send_in_a_batch", alloc_all, send_batch, drain, N, 207 },
 	{ "recv_in_a_batch", fill_block, recv_batch, free_all, N, 277 },
 	{ "mail_send", NULL, mail_send, mail_drain, N, 548 },
 	{ "mail_recv", mail_fill, mail_recv, free_all, N, 913 },
@@ -221,7 +221,7 @@ static const struct op ops[] = {
 };
 
 static const struct op topic_ops[] = {
-	{ "publish", NULL, publish, NULL, PUBLISH, 359 },
+	{ "publish", NULL, publish, NULL, PUBLISH, 372 },
 	{ "take", NULL, take, NULL, N, 393 },
 };
 
