@@ -219,9 +219,9 @@ static always_inline void look_begin(struct shmk_queue *q, struct look *l, uint3
 
 /*
  * The slot that is next, and the one of some messages later: the receivers' processor has them.
- * First of all in sending. Whoever polls the next one has taken it back to look at it, so asked
- * for only when it is written, it would have to be waited for; and asked for much earlier, it
- * would be gone again.
+ * First of all in sending, of a batch with each message. Whoever polls the next one has taken it
+ * back to look at it, so asked for only when it is written, it would have to be waited for; and
+ * asked for much earlier, it would be gone again. @len is not checked yet.
  */
 static always_inline void room_ahead(struct shmk_queue *q, size_t len)
 {
@@ -229,6 +229,8 @@ static always_inline void room_ahead(struct shmk_queue *q, size_t len)
 	struct look later = { .pos = next.pos + SLOTS_AHEAD };
 	size_t line, end = offsetof(struct shmk_slot, inl) + len;
 
+	if (unlikely(len > q->rv.slot_bytes))
+		end = q->rv.slot_bytes;
 	look_at(q, &next);
 	look_at(q, &later);
 	for (line = 0; line < end; line += SHMK_SLOT_MIN) {
@@ -237,9 +239,11 @@ static always_inline void room_ahead(struct shmk_queue *q, size_t len)
 	}
 }
 
-static always_inline size_t slot_bytes_of(const struct shmk_msg *msg)
+/* Behind P and T. An inline message that stayed in another slot becomes a block. */
+static always_inline size_t slot_bytes_of(const struct shmk_msg *msg, uint32_t f)
 {
-	return msg->kind == SHMK_KIND_INLINE ? msg->len : 0;
+	return msg->kind == SHMK_KIND_INLINE && !msg->queue ? meta_bytes(f) + msg->len :
+							      meta_bytes(f);
 }
 
 /*
@@ -573,7 +577,7 @@ static always_inline int try_send_as(struct shmk_queue *q, struct shmk_msg *msg,
 	bool locked;
 	int ret;
 
-	room_ahead(q, slot_bytes_of(msg));
+	room_ahead(q, slot_bytes_of(msg, f));
 	locked = single && lock_in(&q->role_lock[SHMK_SIDE_SEND], f);
 	ret = side_enter(q, SHMK_SIDE_SEND, f);
 	if (likely(!ret))
@@ -798,7 +802,7 @@ static always_inline int put_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 
 	*ret = side_enter(q, SHMK_SIDE_SEND, f);
 	while (!*ret && i < n) {
-		room_ahead(q, slot_bytes_of(&msgs[i]));
+		room_ahead(q, slot_bytes_of(&msgs[i], f));
 		*ret = msg_check(q, &msgs[i]);
 		if (!*ret)
 			*ret = put_one(q, &msgs[i], &entry, f);

@@ -9,7 +9,7 @@
  *            slots, is its history.
  *   hold     an entry in a reader's own ledger that names an element.
  *   row      where the writer learns of a reader and of its entries.
- *   free     neither in a slot nor held: the writer's private knowledge.
+ *   free     neither in a slot nor held nor lent: the writer's private knowledge.
  *
  * What survivors see if the writer dies right after each store:
  *
@@ -308,22 +308,26 @@ static void scan(struct shmk_topic *t)
 }
 
 /*
- * What the slots name, for one who begins to write; from then on nobody else changes them, and it
- * knows without a look at their lines.
+ * What the slots name, for one who begins to write; from then on nobody else may change them, and
+ * it knows without a look at their lines. Newest first: of two slots with one element, which
+ * somebody wrote where nobody may, the one that goes last has it.
  */
 static void shown_begin(struct shmk_topic *t)
 {
-	uint32_t i;
+	uint32_t i, at, slots = 1U << t->q.rv.capacity_shift;
 
 	memset(t->busy, 0, map_bytes(t));
-	for (i = 0; i < 1U << t->q.rv.capacity_shift; i++) {
-		__u64 p = READ_ONCE(slot_at(t, i)->p);
+	for (i = 1; i <= slots; i++) {
+		__u64 p;
 
-		t->shown[i] = NO_ELEMENT;
-		if (SHMK_P_KIND(p) != SHMK_KIND_ELEMENT || SHMK_P_ARG(p) >= t->nr_elements)
+		at = (uint32_t)(t->seq - 1 - i) & (slots - 1);
+		p = READ_ONCE(slot_at(t, at)->p);
+		t->shown[at] = NO_ELEMENT;
+		if (SHMK_P_KIND(p) != SHMK_KIND_ELEMENT || SHMK_P_ARG(p) >= t->nr_elements ||
+		    bit_get(t->busy, SHMK_P_ARG(p)))
 			continue;
-		t->shown[i] = SHMK_P_ARG(p);
-		bit_set(t->busy, t->shown[i]);
+		t->shown[at] = SHMK_P_ARG(p);
+		bit_set(t->busy, SHMK_P_ARG(p));
 	}
 }
 

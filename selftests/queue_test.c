@@ -299,6 +299,9 @@ TEST_F(queue, batches_are_partial_not_lossy)
 		ASSERT_EQ(0, shmk_alloc(self->s, 100, 0, &m[i]));
 		*(uint32_t *)m[i].data = i;
 	}
+	ASSERT_EQ(0, shmk_msg_inline(self->s, "x", 1, &r[0]));
+	r[0].len = (size_t)-EINVAL;
+	EXPECT_EQ(-EINVAL, shmk_send_batch(self->q, r, 1, SHMK_TRY));
 	m[5].len = 1000;	/* more than its room */
 	EXPECT_EQ(5, shmk_send_batch(self->q, m, 12, SHMK_TRY));
 	EXPECT_EQ(-EINVAL, shmk_send_batch(self->q, m + 5, 7, SHMK_TRY));

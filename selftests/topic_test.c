@@ -1066,6 +1066,38 @@ TEST_F(topic, killed_writers_last_message_is_there_and_it_is_known_to_be_dead)
 	}
 }
 
+/*
+ * Somebody wrote into a slot where nobody may. Both name one element then, and it is the writer's
+ * to lend only when it is in neither.
+ */
+TEST_F(topic, an_element_in_two_slots_is_free_when_both_are_written_over)
+{
+	struct shmk_topic *t = self->t;
+	struct shmk_slot *old, *newer;
+	struct shmk_loan loan[64];
+	uint32_t no, twice, i, n, lent;
+
+	for (no = 0; no < 4; no++)
+		ASSERT_EQ(0, put(t, no));
+	shmk_topic_writer_release(t);
+	old = shmk_slot_at(&t->q.rv, t->seq - 1);
+	newer = shmk_slot_at(&t->q.rv, t->seq + 1);
+	twice = SHMK_P_ARG(old->p);
+	newer->p = SHMK_P(SHMK_P_LAP(newer->p), SHMK_KIND_ELEMENT, twice);
+	ASSERT_EQ(0, shmk_topic_writer(t, SHMK_TRY));
+	for (no = 1; no <= 3; no++) {
+		ASSERT_EQ(0, put(t, no));
+		for (n = 0; n < ARRAY_SIZE(loan) && !shmk_topic_loan(t, &loan[n]); n++)
+			;
+		for (i = 0, lent = 0; i < n; i++)
+			lent += loan[i].element == twice;
+		/* The first has written over one, the third over the other. */
+		EXPECT_EQ(no == 3, lent) TH_LOG("publication %u", no);
+		while (n)
+			shmk_topic_unloan(&loan[--n]);
+	}
+}
+
 TEST_F(topic, killed_reader_releases_the_writer)
 {
 	struct dier d = { .uri = self->uri, .what = DIES_WAITED_FOR };
