@@ -50,7 +50,7 @@
  *
  * One look at all holds (a scan) finds all free elements, at least 1 + spare, so there is a
  * scan for so many publications: with spare = readers * holds it is paid for by them. What is in
- * the slots the writer knows: it read them when it became the writer, and nobody else writes them.
+ * the slots the writer knows: it read them when it became the writer, and nobody else may write them.
  *
  * Copies need no hold: an element is written again only after it has left
  * its slot and a scan has passed, so if P is the same before and after

@@ -25,7 +25,6 @@ static bool sleeps;
 static void buffers(struct bench *b)
 {
 	text = bench_private(b->bytes);
-	memset(text, 1, b->bytes);
 	sleeps = b->sleeps;
 }
 

@@ -61,7 +61,6 @@ static void *line_loan(struct bench *b)
 	return text;
 }
 
-/* The hand-over alone: ping uses one line to and fro, stream a ring of lines. */
 static void line_write(struct bench *b, struct line *l, struct line *text)
 {
 	while (b->stream && line.sent - line.seen_done >= SLOTS)
@@ -77,6 +76,7 @@ static void line_wait(struct line *l)
 	line.got++;
 }
 
+/* The hand-over alone: ping uses one line to and fro, stream a ring of lines. */
 static void line_send(struct bench *b)
 {
 	struct line *l = &line.ring[b->side][b->stream ? line.sent % SLOTS : 0];
