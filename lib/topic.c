@@ -371,6 +371,7 @@ static void writer_free(struct shmk_topic *t)
 	free(t->free);
 	free(t->used);
 	free(t->busy);
+	free(t->lent);
 	free(t->late);
 	free(t->shown);
 }
@@ -382,13 +383,14 @@ static int writer_alloc(struct shmk_topic *t)
 	t->free = malloc(t->nr_elements * sizeof(*t->free));
 	t->used = malloc(map_bytes(t));
 	t->busy = malloc(map_bytes(t));
+	t->lent = malloc(map_bytes(t));
 	t->late = malloc(t->nr_readers * sizeof(*t->late));
 	t->shown = malloc(sizeof(*t->shown) << t->q.rv.capacity_shift);
-	if (t->free && t->used && t->busy && t->late && t->shown)
+	if (t->free && t->used && t->busy && t->lent && t->late && t->shown)
 		return 0;
 	writer_free(t);
 	t->free = t->shown = NULL;
-	t->used = t->busy = t->late = NULL;
+	t->used = t->busy = t->lent = t->late = NULL;
 	return -ENOMEM;
 }
 
@@ -409,6 +411,7 @@ static int writer_begin(struct shmk_topic *t)
 	t->seq = seq;
 	t->nr_free = 0;
 	shown_begin(t);
+	memset(t->lent, 0, map_bytes(t));
 	memset(t->late, 0, t->nr_readers * sizeof(*t->late));
 	t->epoch = UINT64_MAX;
 	t->era++;
@@ -602,6 +605,7 @@ static int loan_locked(struct shmk_topic *t, struct shmk_loan *loan)
 	if (ret)
 		return ret;
 	bit_set(t->busy, element);
+	bit_set(t->lent, element);
 	*loan = (struct shmk_loan) {
 		.data = element_at(t, element) + 1,
 		.room = t->msg_bytes,
@@ -630,7 +634,8 @@ static int loan_check(const struct shmk_topic *t, const struct shmk_loan *loan)
 {
 	if (!t->writes)
 		return -EPERM;
-	return loan->era == t->era ? 0 : -EINVAL;
+	/* Of a copy of one that has been published or given back the element is not lent any more. */
+	return loan->era == t->era && bit_get(t->lent, loan->element) ? 0 : -EINVAL;
 }
 
 void shmk_topic_unloan(struct shmk_loan *loan)
@@ -643,6 +648,7 @@ void shmk_topic_unloan(struct shmk_loan *loan)
 	locked = lock(&t->lock);
 	if (!loan_check(t, loan)) {
 		bit_clear(t->busy, loan->element);
+		bit_clear(t->lent, loan->element);
 		t->free[t->nr_free++] = loan->element;
 	}
 	unlock(&t->lock, locked);
@@ -677,6 +683,7 @@ static int publish_locked(struct shmk_topic *t, struct shmk_loan *loan, size_t l
 	if (!room(t, (t->seq - 1) & t->mask))
 		return -EAGAIN;
 	publish(t, loan->element, len);
+	bit_clear(t->lent, loan->element);
 	return 0;
 }
 

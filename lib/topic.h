@@ -36,6 +36,7 @@ struct shmk_topic {
 	uint32_t		nr_free;
 	uint64_t		*used;		/* bitmap, for scans */
 	uint64_t		*busy;		/* bitmap: lent, or in a slot */
+	uint64_t		*lent;		/* bitmap */
 	uint32_t		*shown;		/* by slot: the element in it */
 	uint64_t		*late;		/* by row: 1 + the position at which waiting ended, or 0 */
 	uint64_t		nr_scans;

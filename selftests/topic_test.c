@@ -1098,6 +1098,22 @@ TEST_F(topic, an_element_in_two_slots_is_free_when_both_are_written_over)
 	}
 }
 
+TEST_F(topic, a_copy_of_a_loan_counts_once)
+{
+	struct shmk_loan loan, copy;
+
+	ASSERT_EQ(0, shmk_topic_loan(self->t, &loan));
+	copy = loan;
+	EXPECT_EQ(0, shmk_topic_publish(self->t, &loan, 8, SHMK_TRY));
+	EXPECT_EQ(-EINVAL, shmk_topic_publish(self->t, &copy, 8, SHMK_TRY));
+	shmk_topic_unloan(&copy);
+	ASSERT_EQ(0, shmk_topic_loan(self->t, &loan));
+	copy = loan;
+	shmk_topic_unloan(&loan);
+	EXPECT_EQ(-EINVAL, shmk_topic_publish(self->t, &copy, 8, SHMK_TRY));
+	shmk_topic_unloan(&copy);
+}
+
 TEST_F(topic, killed_reader_releases_the_writer)
 {
 	struct dier d = { .uri = self->uri, .what = DIES_WAITED_FOR };

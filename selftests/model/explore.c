@@ -488,7 +488,7 @@ static struct shmk_msg messages[ACTORS][4];
 
 static struct {
 	uint32_t	free[ELEMENTS], shown[SLOTS];
-	uint64_t	used, busy, late[READERS];
+	uint64_t	used, busy, lent, late[READERS];
 } topic_private[ACTORS];
 
 static unsigned char *saved;
@@ -1896,7 +1896,7 @@ static struct actor *topic_add(void (*run)(struct actor *), int nr)
 		.nr_elements = sc->capacity + READERS + 1, .rows = world.rows, .nr_open = 1,
 		.free = topic_private[me].free, .used = &topic_private[me].used,
 		.busy = &topic_private[me].busy, .late = topic_private[me].late,
-		.shown = topic_private[me].shown,
+		.lent = &topic_private[me].lent, .shown = topic_private[me].shown,
 	};
 	a->t.q.ready = topic_writer_ready;
 	a->t.candidate.ready = topic_candidate_ready;
