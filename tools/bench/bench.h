@@ -60,6 +60,7 @@ struct bench {
 	bool		stream, touch, sleeps, crowd, big;
 	int		senders, receivers;	/* fan: how many; else 0 */
 	int		side;			/* 0 begins */
+	unsigned int	limit_pair;		/* whose lines the limit is measured with now */
 };
 
 struct transport {
@@ -232,29 +233,39 @@ struct bench_line {
 	unsigned char	text[56];
 } __attribute__((aligned(64)));
 
-/* By sender; not at the same place of a page, which would make a store and a load look alike. */
+/*
+ * By sender, each on a page of its own. A processor spreads lines over parts of its cache by their
+ * physical address, and how far these are from who writes and who reads makes half a hand-over more
+ * or less, the same for a line as long as it stays in its place. One pair of lines would be
+ * a lottery ticket: each batch takes the next pair.
+ */
 static struct bench_line *bench_lines;
-#define BENCH_APART	(4096 / 64 + 5)
+#define BENCH_PAIRS	64
+#define BENCH_PAGE	(4096 / sizeof(struct bench_line))
 static int bench_bell[2];			/* eventfds, by receiver */
 
 static inline void bench_limit_init(void)
 {
 	int i;
 
-	bench_lines = (struct bench_line *)bench_shared(3 * 4096);
+	bench_lines = (struct bench_line *)bench_shared(2 * BENCH_PAIRS * 4096);
+	memset(bench_lines, 0, 2 * BENCH_PAIRS * 4096);
 	for (i = 0; i < 2; i++)
 		bench_bell[i] = eventfd(0, EFD_SEMAPHORE);
 }
 
-static inline struct bench_line *bench_line(int side)
+/* Not both at the same place of a page, which would make a store and a load look alike. */
+static inline struct bench_line *bench_line(struct bench *b, int side)
 {
-	return bench_lines + side * BENCH_APART;
+	unsigned int pair = b->limit_pair % BENCH_PAIRS;
+
+	return bench_lines + (2 * pair + side) * BENCH_PAGE + (7 * pair + 5 * side) % BENCH_PAGE;
 }
 
 static inline void bench_limit_put(struct bench *b)
 {
 	static uint64_t sent;
-	struct bench_line *l = bench_line(b->side);
+	struct bench_line *l = bench_line(b, b->side);
 	uint64_t one = 1;
 
 	if (b->sleeps) {
@@ -268,7 +279,7 @@ static inline void bench_limit_put(struct bench *b)
 
 static inline void bench_limit_get(struct bench *b, uint64_t n)
 {
-	struct bench_line *l = bench_line(!b->side);
+	struct bench_line *l = bench_line(b, !b->side);
 	uint64_t got;
 
 	if (b->sleeps)
@@ -349,6 +360,7 @@ static inline void bench_ping(const struct transport *t, struct bench *b, const 
 	took[1] = (uint64_t *)malloc(sizeof(*took[1]) * n);
 	/* The first batch of each only warms up. */
 	for (i = 0; i <= batches; i++, done += batch) {
+		b->limit_pair++;
 		bench_trips(NULL, b, done, batch, round);
 		if (i)
 			memcpy(took[1] + (i - 1) * kept, round + BENCH_COLD, kept * sizeof(*round));

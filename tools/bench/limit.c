@@ -14,6 +14,7 @@
 
 #define LINE	64
 #define SLOTS	256
+#define PING_TURNS	256	/* round trips with one line */
 
 struct line {
 	uint64_t	word;		/* number of the message, from 1 */
@@ -76,17 +77,25 @@ static void line_wait(struct line *l)
 	line.got++;
 }
 
-/* The hand-over alone: ping uses one line to and fro, stream a ring of lines. */
+/*
+ * The hand-over alone: stream uses a ring of lines, ping one line to and fro, and after a while the
+ * next one, as some are nearer than others (bench_line()).
+ */
+static struct line *line_at(struct bench *b, int side, uint64_t n)
+{
+	return &line.ring[side][(b->stream ? n : n / PING_TURNS) % SLOTS];
+}
+
 static void line_send(struct bench *b)
 {
-	struct line *l = &line.ring[b->side][b->stream ? line.sent % SLOTS : 0];
+	struct line *l = line_at(b, b->side, line.sent);
 
 	line_write(b, l, l);
 }
 
 static const void *line_recv(struct bench *b)
 {
-	struct line *l = &line.ring[!b->side][b->stream ? line.got % SLOTS : 0];
+	struct line *l = line_at(b, !b->side, line.got);
 
 	line_wait(l);
 	return l->text;
@@ -94,12 +103,12 @@ static const void *line_recv(struct bench *b)
 
 static struct line *lines_text(struct bench *b, int side, uint64_t word)
 {
-	return &line.text[side][word % (b->stream ? SLOTS : 2)];
+	return &line.text[side][(b->stream ? word : word / PING_TURNS * 2 + word % 2) % SLOTS];
 }
 
 static void lines_send(struct bench *b)
 {
-	struct line *l = &line.ring[b->side][b->stream ? line.sent % SLOTS : 0];
+	struct line *l = line_at(b, b->side, line.sent);
 
 	line_write(b, l, lines_text(b, b->side, line.sent + 1));
 }
@@ -107,7 +116,7 @@ static void lines_send(struct bench *b)
 /* By what the word says: no processor can guess where it is. */
 static const void *lines_recv(struct bench *b)
 {
-	struct line *l = &line.ring[!b->side][b->stream ? line.got % SLOTS : 0];
+	struct line *l = line_at(b, !b->side, line.got);
 
 	line_wait(l);
 	return lines_text(b, !b->side, l->word)->text;
