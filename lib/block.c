@@ -965,6 +965,8 @@ static always_inline int alloc_locked(struct shmk *s, uint32_t list, uint32_t nr
 
 	if (s->store.nr && take_kept(s, list, nr, msg))
 		return 0;
+	if (!s->store.asked)
+		store_missed_locked(s);
 	ret = entry_get_locked(s, &msg->entry);
 	if (ret)
 		return ret;

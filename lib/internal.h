@@ -89,10 +89,16 @@ struct kept {
 	uint32_t		units;		/* room */
 };
 
+/* So many frees and allocations in turn, and one block is kept unasked. */
+#define STORE_TURNS	16
+
 struct store {
-	uint64_t		most;		/* bytes; 0: nothing is kept */
-	uint64_t		bytes;
+	uint64_t		most;		/* bytes, if */
+	bool			asked;		/* by shmk_keep(); else one block, by these two: */
+	bool			freed;		/* since the last allocation */
+	uint8_t			turns;
 	uint32_t		nr;
+	uint64_t		bytes;
 	struct kept		kept[NR_KEPT];
 };
 
@@ -277,6 +283,30 @@ bool store_keep_locked(struct shmk *s, const struct shmk_msg *msg);
 bool store_take_locked(struct shmk *s, uint32_t least, uint32_t most, struct shmk_msg *msg);
 void store_empty_locked(struct shmk *s);
 void store_empty(struct shmk *s);
+
+/*
+ * What this peer does is to free and to allocate in turn: an allocation that found nothing kept.
+ * Of another class than what is, or the block could not be kept: not worth while.
+ */
+static always_inline void store_missed_locked(struct shmk *s)
+{
+	struct store *st = &s->store;
+
+	if (likely(!st->freed))
+		WRITE_ONCE(st->turns, 0);
+	else if (st->turns < STORE_TURNS)
+		WRITE_ONCE(st->turns, st->turns + 1);
+	else
+		store_empty_locked(s);
+	st->freed = false;
+}
+
+/* Will what is received now be written again here, once it is freed? A hint. */
+static inline bool store_answers(const struct shmk *s)
+{
+	return READ_ONCE(s->store.asked) ? READ_ONCE(s->store.most) :
+	       READ_ONCE(s->store.turns) == STORE_TURNS;
+}
 
 /* Others may want it while this peer does nothing. */
 static inline void store_sleeps(struct shmk *s)

@@ -219,8 +219,12 @@ int shmk_pool_stat(struct shmk *s, struct shmk_pool_stat *stat)
 {
 	ERRNO_KEPT;
 	struct shmk_pool_info info;
-	int ret = s->backend->pool_info(s, &info);
+	int ret;
 
+	/* What nobody asked for is not to be found in what is counted. */
+	if (!READ_ONCE(s->store.asked))
+		store_sleeps(s);
+	ret = s->backend->pool_info(s, &info);
 	if (!ret)
 		stat_from_info(s->backend, &info, stat);
 	return ret;

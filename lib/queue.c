@@ -903,7 +903,7 @@ static inline void take_ahead(const struct shmk_queue *q, const struct look *l, 
 		return;
 	prefetchw(&s->view.blocks[SHMK_P_ARG(p)]);
 	/* Who keeps blocks will write an answer there. */
-	if (READ_ONCE(s->store.most))
+	if (store_answers(s))
 		prefetchw(block_data(q->shmk, SHMK_P_ARG(p)));
 	else
 		__builtin_prefetch(block_data(q->shmk, SHMK_P_ARG(p)));

@@ -12,7 +12,10 @@
  *   - kept is a plain block: neither a reference nor an envelope (its whole word says so).
  *   - a kept block has its entry, with KEPT where a message has its position.
  *   - so many bytes as shmk_keep() allowed, and NR_KEPT blocks; none at all in a peer that
- *     sleeps in the library, has just been refused memory, or has not asked for it.
+ *     sleeps in the library, or has just been refused memory.
+ *   - unasked one block, in a peer that has freed and allocated in turn STORE_TURNS times and is
+ *     still at it. Others may want what it does not use: so not more than its part of a sixteenth
+ *     of the pool, and none in who only frees, or looks at the pool to see what is used.
  *
  * Why: to free a block and to take it again are two locked operations, and for one that was
  * received two cache lines that travel back to its owner, and later here again. Whoever
@@ -29,10 +32,39 @@
  */
 #include "internal.h"
 
+#define KEPT_SHARE	16
+
 static bool kept_plain(struct shmk *s, const struct shmk_msg *msg)
 {
 	return READ_ONCE(s->view.blocks[msg->block].word) ==
 	       SHMK_BLOCK_WORD(msg->gen, SHMK_BLOCK_USED);
+}
+
+/* Two freed in a row are no turns. */
+static bool turns_locked(struct shmk *s)
+{
+	struct store *st = &s->store;
+
+	if (unlikely(st->freed && st->turns))
+		store_empty_locked(s);
+	st->freed = true;
+	return st->turns == STORE_TURNS;
+}
+
+/* All who are there together: a sixteenth of the pool. */
+static bool room_unasked(const struct shmk *s, uint64_t room)
+{
+	return room <= s->data_bytes / KEPT_SHARE &&
+	       room * READ_ONCE(s->status->peers_now) <= s->data_bytes / KEPT_SHARE;
+}
+
+static bool room_locked(struct shmk *s, uint64_t room)
+{
+	const struct store *st = &s->store;
+
+	if (!st->asked)
+		return room_unasked(s, room);
+	return st->nr < NR_KEPT && room <= st->most - st->bytes;
 }
 
 bool store_keep_locked(struct shmk *s, const struct shmk_msg *msg)
@@ -40,11 +72,10 @@ bool store_keep_locked(struct shmk *s, const struct shmk_msg *msg)
 	struct store *st = &s->store;
 	uint64_t room;
 
-	if (likely(!st->most))
+	if (likely(st->asked ? !st->most : !turns_locked(s)))
 		return false;
 	room = block_room_locked(s, msg->block);
-	if (st->nr == NR_KEPT || room > st->most - st->bytes || !kept_plain(s, msg) ||
-	    pool_is_reset(s))
+	if (!room_locked(s, room) || !kept_plain(s, msg) || pool_is_reset(s))
 		return false;
 	entry_set(s, msg->entry, SHMK_WHAT(SHMK_OP_HELD, msg->block, msg->gen),
 		  SHMK_WHERE(SHMK_QUEUE_NOWHERE, SHMK_POS_KEPT));
@@ -71,6 +102,7 @@ bool store_take_locked(struct shmk *s, uint32_t least, uint32_t most, struct shm
 	msg->entry = k->entry;
 	msg->room = (size_t)k->units << s->view.unit_shift;
 	WRITE_ONCE(entry_at(s, k->entry)->where, SHMK_WHERE(SHMK_QUEUE_NOWHERE, 0));
+	st->freed = false;
 	st->bytes -= msg->room;
 	*k = st->kept[--st->nr];
 	return true;
@@ -86,6 +118,7 @@ void store_empty_locked(struct shmk *s)
 		block_free_locked(s, k->block, k->gen, k->entry);
 	}
 	st->bytes = 0;
+	WRITE_ONCE(st->turns, 0);
 }
 
 void store_empty(struct shmk *s)
@@ -104,6 +137,7 @@ int shmk_keep(struct shmk *s, size_t bytes)
 		return -EROFS;
 	locked = lock(&s->lock);
 	WRITE_ONCE(s->store.most, bytes < s->data_bytes ? bytes : s->data_bytes);
+	WRITE_ONCE(s->store.asked, true);
 	if (s->store.bytes > s->store.most)
 		store_empty_locked(s);
 	unlock(&s->lock, locked);

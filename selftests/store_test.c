@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * store_test.c - shmk_keep(): freed blocks that a peer keeps for its next allocations.
+ * store_test.c - freed blocks that a peer keeps for its next allocations: shmk_keep(), or one unasked.
  *
  * Attachments of one process are as many peers; who dies is a child. That it may die at
  * every instruction of it is in kill_sweep.c. SHMK_TEST_BACKEND=local|module,
@@ -175,7 +175,7 @@ TEST_F(store, who_does_not_ask_keeps_nothing)
 	ASSERT_EQ(0, shmk_alloc(self->other, 1000, 0, &self->m[0]));
 	shmk_free(&self->m[0]);
 	EXPECT_EQ(0, kept(self->other));
-	EXPECT_EQ(0, used(self->other));
+	EXPECT_EQ(0, used(self->s));
 }
 
 TEST_F(store, a_freed_block_is_the_next_of_its_class)
@@ -332,6 +332,7 @@ TEST_F(store, a_received_block_is_kept_and_sent_on)
 	__u64 word;
 
 	ASSERT_NE(NULL, oback);
+	ASSERT_EQ(0, shmk_keep(self->other, 0));
 	for (i = 0; i < 300; i++) {
 		ASSERT_EQ(0, shmk_alloc(self->other, 700, 0, m));
 		memset(m->data, (int)i, 700);
@@ -447,6 +448,176 @@ TEST_F(store, a_pointer_into_what_is_kept_is_efault)
 	ASSERT_EQ(0, shmk_recv(self->oq, m, SHMK_TRY));
 	EXPECT_EQ(1000, m->len);
 	shmk_free(m);
+}
+
+/* ------------------------------------------------------ one, unasked -- */
+
+/* Allocates and frees in turn. */
+static bool turns(struct shmk *s, size_t len, unsigned int nr)
+{
+	struct shmk_msg m;
+
+	while (nr--) {
+		if (shmk_alloc(s, len, 0, &m))
+			return false;
+		shmk_free(&m);
+	}
+	return true;
+}
+
+/* @s keeps one of @len bytes now. */
+#define EXPECT_HABIT(s, len) do {					\
+	EXPECT_TRUE(turns(s, len, STORE_TURNS + 1));			\
+	EXPECT_EQ(1, kept(s));						\
+} while (0)
+
+TEST_F(store, who_frees_and_allocates_in_turn_keeps_one_unasked)
+{
+	struct shmk_msg *m = self->m;
+	uint32_t block, gen;
+
+	ASSERT_TRUE(turns(self->other, 1000, STORE_TURNS));
+	EXPECT_EQ(0, kept(self->other));
+	ASSERT_EQ(0, shmk_alloc(self->other, 1000, 0, m));
+	block = m->block;
+	gen = m->gen;
+	shmk_free(m);
+	EXPECT_EQ(1, kept(self->other));
+	EXPECT_EQ(1, used(self->s));
+	ASSERT_EQ(0, shmk_alloc(self->other, 1000, 0, m));
+	EXPECT_EQ(block, m->block);
+	EXPECT_EQ(gen, m->gen);
+	EXPECT_EQ(0, kept(self->other));
+	shmk_free(m);
+	EXPECT_EQ(1, kept(self->other));
+	EXPECT_CLEAN(self->s);
+}
+
+TEST_F(store, who_answers_keeps_what_it_received)
+{
+	struct shmk_queue *back = queue(self->s, "back", 0), *oback = queue(self->other, "back", 0);
+	struct shmk_msg *m = self->m, answer;
+	uint32_t block = SHMK_NO_BLOCK;
+	unsigned int i;
+
+	ASSERT_EQ(0, shmk_keep(self->s, 0));
+	for (i = 0; i < STORE_TURNS + 2; i++) {
+		ASSERT_EQ(0, shmk_alloc(self->s, 1000, 0, m));
+		block = m->block;
+		ASSERT_EQ(0, shmk_send(self->q, m, SHMK_TRY));
+		ASSERT_EQ(0, shmk_recv(self->oq, m, SHMK_TRY));
+		shmk_free(m);
+		ASSERT_EQ(0, shmk_alloc(self->other, 1000, 0, &answer));
+		ASSERT_EQ(0, shmk_send(oback, &answer, SHMK_TRY));
+		ASSERT_EQ(0, shmk_recv(back, m, SHMK_TRY));
+		EXPECT_EQ(i >= STORE_TURNS, block == m->block);
+		shmk_free(m);
+	}
+	EXPECT_EQ(0, used(self->s));
+	shmk_queue_close(back);
+	shmk_queue_close(oback);
+}
+
+/* Who only frees, or only allocates, or many of each, has no use for it. */
+TEST_F(store, two_in_a_row_end_it)
+{
+	EXPECT_HABIT(self->other, 1000);
+	ASSERT_EQ(2, alloc_some(self->other, 1000, self->m, 2));
+	EXPECT_EQ(2, used(self->s));
+	free_all(self->m, 2);
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_EQ(0, used(self->s));
+	ASSERT_TRUE(turns(self->other, 1000, STORE_TURNS - 1));
+	EXPECT_EQ(0, used(self->s));
+	EXPECT_HABIT(self->other, 1000);
+	/* What is kept goes with the second that is freed, not only that one. */
+	ASSERT_EQ(0, shmk_alloc(self->s, 1000, 0, self->m));
+	ASSERT_EQ(0, shmk_send(self->q, self->m, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(self->oq, self->m, SHMK_TRY));
+	shmk_free(self->m);
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_EQ(0, used(self->s));
+}
+
+TEST_F(store, another_class_ends_it)
+{
+	EXPECT_HABIT(self->other, 1000);
+	ASSERT_EQ(0, shmk_alloc(self->other, 5000, 0, self->m));
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_EQ(1, used(self->s));
+	shmk_free(self->m);
+	EXPECT_EQ(0, used(self->s));
+}
+
+TEST_F(store, whoever_says_how_much_gets_that)
+{
+	EXPECT_HABIT(self->other, 1000);
+	EXPECT_EQ(0, shmk_keep(self->other, 0));
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_TRUE(turns(self->other, 1000, 3 * STORE_TURNS));
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_EQ(0, used(self->s));
+}
+
+/* All peers together a sixteenth of the pool: 512 KiB for each of two, 42 KiB for each of 24. */
+TEST_F(store, what_is_kept_unasked_is_a_part_of_the_pool)
+{
+	struct shmk *more[22];
+	unsigned int i, nr;
+
+	EXPECT_TRUE(turns(self->other, 16 * SPAN, 3 * STORE_TURNS));
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_HABIT(self->other, 8 * SPAN);
+	EXPECT_EQ(POOL / 16 / 2, spares_of(self->s, shmk_self(self->other)).room);
+	for (nr = 0; nr < ARRAY_SIZE(more); nr++) {
+		more[nr] = peer(self->uri, 0);
+		ASSERT_NE(NULL, more[nr]);
+	}
+	EXPECT_TRUE(turns(self->other, 8 * SPAN, 3 * STORE_TURNS));
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_TRUE(turns(self->other, CLASS, 3 * STORE_TURNS));
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_HABIT(self->other, 30000);
+	for (i = 0; i < nr; i++)
+		shmk_detach(more[i]);
+}
+
+/* Or a program that counts what it has not freed would find what it has. */
+TEST_F(store, who_looks_at_the_pool_keeps_nothing_unasked)
+{
+	EXPECT_HABIT(self->other, 1000);
+	EXPECT_EQ(0, used(self->other));
+	EXPECT_EQ(0, kept(self->other));
+	EXPECT_EQ(0, pool_stat(self->s).bytes_used);
+	ASSERT_TRUE(turns(self->s, 1000, 1));
+	EXPECT_EQ(1, used(self->s));
+}
+
+TEST_F(store, who_goes_to_sleep_by_an_fd_keeps_nothing)
+{
+	ASSERT_LE(0, shmk_queue_fd(self->oq, SHMK_RECV));
+	ASSERT_LE(0, shmk_queue_fd(self->q, SHMK_RECV));
+	EXPECT_HABIT(self->other, 1000);
+	EXPECT_EQ(-EAGAIN, shmk_recv(self->oq, self->m, SHMK_TRY));
+	EXPECT_EQ(0, kept(self->other));
+	ASSERT_TRUE(turns(self->s, 1000, 1));
+	ASSERT_EQ(1, kept(self->s));
+	EXPECT_EQ(-EAGAIN, shmk_recv(self->q, self->m, SHMK_TRY));
+	EXPECT_EQ(0, kept(self->s));
+	EXPECT_EQ(0, used(self->s));
+}
+
+TEST_F(store, who_is_short_gets_the_one_kept_unasked)
+{
+	EXPECT_HABIT(self->other, 1000);
+	ASSERT_EQ(0, shmk_alloc(self->other, POOL, 0, self->m));
+	shmk_free(self->m);
+	EXPECT_EQ(0, used(self->s));
+	EXPECT_HABIT(self->other, 1000);
+	EXPECT_EQ(-ENOMEM, shmk_alloc(self->s, POOL, 0, self->m));
+	ASSERT_EQ(0, shmk_alloc(self->s, POOL - SPAN, 0, self->m));
+	shmk_free(self->m);
+	ASSERT_EQ(0, shmk_keep(self->s, 0));
 }
 
 /* -------------------------------------------------------------- limits -- */

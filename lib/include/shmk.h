@@ -455,15 +455,20 @@ SHMK_API int shmk_alloc_wait(struct shmk *s, size_t len, size_t align, struct sh
 SHMK_API void shmk_free(struct shmk_msg *msg);
 
 /**
- * shmk_keep() - let this attachment keep some of what it frees, for its own next allocations
- * @bytes: at most so many, in at most 32 blocks; 0, as at first: none; what is kept goes
+ * shmk_keep() - how much of what it frees may this attachment keep for its own next allocations?
+ * @bytes: at most so many, in at most 32 blocks; 0: none, and what is kept goes
  *
- * Blocks that are kept are allocated again without a locked operation, and those of a message that was
+ * A block that is kept is allocated again without a locked operation, and that of a message that was
  * received without going back to the sender's processor: whoever answers one message with another
- * is a third faster for it. Nobody else can have them meanwhile: they count as used and as held by
- * this peer (shmk_pool_dump() says which), and other peers may see -ENOMEM for want of them. They go back
- * when it sleeps in the library, runs short itself, detaches, or dies; not while it sleeps elsewhere, as
- * in an epoll of its own. -EROFS.
+ * is a third faster for it. Nobody else can have it meanwhile: it counts as used and as held by
+ * this peer (shmk_pool_dump() says which), and other peers may see -ENOMEM for want of it. It goes back
+ * when this peer sleeps in the library, is told -EAGAIN by a side whose fd it asked for, runs short itself,
+ * detaches, or dies.
+ *
+ * Who never calls this keeps one block, and only while it frees and allocates blocks of one size in
+ * turn: from the 16th time on, until it frees two in a row, or allocates another size. It is
+ * no larger than that all attached peers together keep a sixteenth of the pool, and shmk_pool_stat() gives
+ * it back, so that a program does not find in use what it has freed. -EROFS.
  */
 SHMK_API int shmk_keep(struct shmk *s, size_t bytes);
 

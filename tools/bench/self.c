@@ -8,7 +8,9 @@
  *   block      a block of the pool for each; one producer, one receiver
  *   block-mn   the same, through a queue for any number of both
  *   kept       block and
- *   kept-mn    block-mn, of peers that keep a few freed blocks: shmk_keep()
+ *   kept-mn    block-mn, of peers that keep a few freed blocks: shmk_keep(); and
+ *   given
+ *   given-mn   of peers that keep none, not even the one that they would unasked
  *   batch      inline, up to 32 with one call on both sides; to stream only
  *   topic      published and read, in the topic's own memory
  *   uring      inline, sleeping in the library's own io_uring
@@ -31,7 +33,7 @@ static struct {
 	char			uri[64];
 	uint32_t		flags;
 	enum way		way;
-	bool			epoll, keeps;
+	bool			epoll, keeps, gives;
 	struct shmk		*s;
 	struct shmk_queue	*to, *from;
 	struct shmk_topic	*topic_to, *topic_from;
@@ -136,6 +138,18 @@ static void kept_mn_init(struct bench *b)
 	block_mn_init(b);
 }
 
+static void given_init(struct bench *b)
+{
+	my.gives = true;
+	block_init(b);
+}
+
+static void given_mn_init(struct bench *b)
+{
+	my.gives = true;
+	block_mn_init(b);
+}
+
 static void batch_init(struct bench *b)
 {
 	if (!b->stream)
@@ -210,6 +224,8 @@ static void self_open(struct bench *b)
 	struct shmk_attach_opts opts = { .spin_us = b->sleeps ? -1 : 0 };
 
 	check("attach", shmk_attach(my.uri, &opts, &my.s));
+	if (my.gives)
+		check("keep", shmk_keep(my.s, 0));
 	if (my.keeps)
 		check("keep", shmk_keep(my.s, 4 * (b->bytes < 4096 ? 4096 : b->bytes)));
 	if (my.way == TOPIC)
@@ -343,11 +359,14 @@ TRANSPORT(block, "shmk-block", false);
 TRANSPORT(block_mn, "shmk-block-mn", true);
 TRANSPORT(kept, "shmk-kept", false);
 TRANSPORT(kept_mn, "shmk-kept-mn", true);
+TRANSPORT(given, "shmk-given", false);
+TRANSPORT(given_mn, "shmk-given-mn", true);
 TRANSPORT(batch, "shmk-batch", false);
 TRANSPORT(topic, "shmk-topic", false);
 TRANSPORT(uring, "shmk-uring", false);
 TRANSPORT(epoll, "shmk-epoll", false);
 
 const struct transport *const self_transports[] = {
-	&inl, &inl_mn, &block, &block_mn, &kept, &kept_mn, &batch, &topic, &uring, &epoll, NULL,
+	&inl, &inl_mn, &block, &block_mn, &kept, &kept_mn, &given, &given_mn,
+	&batch, &topic, &uring, &epoll, NULL,
 };
