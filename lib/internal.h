@@ -185,6 +185,7 @@ struct shmk_queue {
 	uint64_t		nr_bells;
 	uint32_t		nr_held;	/* F_REDELIVER: messages not acknowledged yet; atomic */
 	bool			closing;	/* closed but for those; under shmk->lock */
+	bool			blocks;		/* the last message received was one; a hint, unlocked */
 	struct shmk_queue	*next;
 	/* topic.c, which has its own idea of what a side waits for; else NULL */
 	bool			(*ready)(struct shmk_queue *q, uint32_t side);

@@ -889,24 +889,26 @@ static bool hole_filled(struct shmk_queue *q, __u64 pos, const struct look *l)
 }
 
 /*
- * The lines that are about to come over from the sender's processor, all at once instead
- * of one after the other: the slot and the block's word to be written, and where its data begins. Stores
- * leave a processor in order, so what the receiver sends next waits for these. Hints only: what
- * is in P has not been looked at yet, and a prefetch does not fault.
+ * The lines that come over from the sender's processor next, both at once: the block's word, to be
+ * written, and where its data begins. Of what is in P whatever it is, and without a branch: who polls has mostly
+ * guessed what P will be, and when it comes and is something else must begin again, but not with what
+ * came before the guess. Hints only: P has not been looked at yet, and a prefetch does not fault.
  */
-static inline void take_ahead(const struct shmk_queue *q, const struct look *l, __u64 p)
+static always_inline void block_ahead(const struct shmk_queue *q, __u64 p)
 {
 	const struct shmk *s = q->shmk;
+	uintptr_t block = -(uintptr_t)(SHMK_P_KIND(p) == SHMK_KIND_BLOCK), none = (uintptr_t)q;
+	uintptr_t word = (uintptr_t)&s->view.blocks[SHMK_P_ARG(p)];
+	uintptr_t data = (uintptr_t)block_data(q->shmk, SHMK_P_ARG(p));
 
-	prefetchw(l->slot);
-	if (SHMK_P_KIND(p) != SHMK_KIND_BLOCK)
-		return;
-	prefetchw(&s->view.blocks[SHMK_P_ARG(p)]);
+	__asm__ ("" : "+r" (block));	/* else the compiler sees a branch in it */
+	prefetchw((const void *)((word & block) | (none & ~block)));
+	data = (data & block) | (none & ~block);
 	/* Who keeps blocks will write an answer there. */
 	if (store_answers(s))
-		prefetchw(block_data(q->shmk, SHMK_P_ARG(p)));
+		prefetchw((const void *)data);
 	else
-		__builtin_prefetch(block_data(q->shmk, SHMK_P_ARG(p)));
+		__builtin_prefetch((const void *)data);
 }
 
 /*
@@ -963,7 +965,7 @@ again:
 			ret = -EMSGSIZE;
 			break;
 		}
-		take_ahead(q, l, *p);
+		prefetchw(l->slot);
 		entry_set(s, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
 		won = SHMK_T_TRIED(l->lap, s->self,
 				   SHMK_P_LAP(t) == l->lap ? SHMK_T_TRIES(t) : 0);
@@ -996,7 +998,7 @@ again:
  * is more to it.
  */
 static always_inline bool take_first(struct shmk_queue *q, uint32_t entry, size_t room,
-				     struct look *l, __u64 *p, uint32_t f)
+				     struct look *l, __u64 *p, uint32_t f, bool looked)
 {
 	__u64 t;
 
@@ -1009,7 +1011,9 @@ static always_inline bool take_first(struct shmk_queue *q, uint32_t entry, size_
 	/* Of a block the length is not in P. */
 	if (room != SIZE_MAX && (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK || SHMK_P_ARG(*p) > room))
 		return false;
-	take_ahead(q, l, *p);
+	prefetchw(l->slot);
+	if (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK && !(looked && READ_ONCE(q->blocks)))
+		block_ahead(q, *p);
 	entry_set(q->shmk, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
 	if (f & SHMK_QUEUE_F_SC) {
 		WRITE_ONCE(l->slot->t, SHMK_T(l->lap, q->shmk->self));
@@ -1132,9 +1136,11 @@ static always_inline int take_inline(struct shmk_queue *q, struct look *l, __u64
 static always_inline int take_message(struct shmk_queue *q, struct look *l, __u64 p,
 				      struct shmk_msg *msg, uint32_t f)
 {
-	int ret = SHMK_P_KIND(p) == SHMK_KIND_BLOCK ? take_block(q, l, p, msg, f) :
-						      take_inline(q, l, p, msg, f);
+	bool block = SHMK_P_KIND(p) == SHMK_KIND_BLOCK;
+	int ret = block ? take_block(q, l, p, msg, f) : take_inline(q, l, p, msg, f);
 
+	if (unlikely(READ_ONCE(q->blocks) != block))
+		WRITE_ONCE(q->blocks, block);
 	if (likely(!ret)) {
 		count(&q->nr[SHMK_SIDE_RECV]);
 		PROBE(recv, q->id, l->pos, msg->len, msg->block);
@@ -1165,14 +1171,15 @@ static noinline int get_any(struct shmk_queue *q, struct shmk_msg *msg, size_t r
  * One message into @msg, whose entry names the queue on return (TAKEN, COPIED
  * or TAKING) whatever comes out; recv_done() ends that.
  */
-static always_inline int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room, uint32_t f)
+static always_inline int get_one(struct shmk_queue *q, struct shmk_msg *msg, size_t room, uint32_t f,
+				 bool looked)
 {
 	struct look l;
 	__u64 p;
 
 	/* All that only some messages have. */
 	memset(&msg->queue, 0, offsetof(struct shmk_msg, small) - offsetof(struct shmk_msg, queue));
-	if (likely(take_first(q, msg->entry, room, &l, &p, f)))
+	if (likely(take_first(q, msg->entry, room, &l, &p, f, looked)))
 		return take_message(q, &l, p, msg, f);
 	return get_any(q, msg, room);
 }
@@ -1211,7 +1218,7 @@ static always_inline int try_recv_as(struct shmk_queue *q, struct shmk_msg *msg,
 	locked = recv_lock(q, f);
 	ret = side_enter(q, SHMK_SIDE_RECV, f);
 	if (likely(!ret))
-		ret = get_one(q, msg, room, f);
+		ret = get_one(q, msg, room, f, true);
 	if (ret == -EUCLEAN)
 		wait_wake(q, SHMK_SIDE_SEND);
 	if (unlikely(ret))
@@ -1260,11 +1267,15 @@ static inline int try_recv(struct shmk_queue *q, struct shmk_msg *msg, size_t ro
 static inline bool nothing_there(struct shmk_queue *q)
 {
 	struct look l;
+	__u64 p;
 
 	if (q->flags & SHMK_QUEUE_F_SC && unlikely(!READ_ONCE(q->have_role[SHMK_SIDE_RECV])))
 		return false;
 	look_begin(q, &l, SHMK_SIDE_RECV);
-	return READ_ONCE(l.slot->p) == SHMK_P(l.lap, SHMK_KIND_EMPTY, 0) && !pool_is_reset(q->shmk);
+	p = READ_ONCE(l.slot->p);
+	if (READ_ONCE(q->blocks))
+		block_ahead(q, p);
+	return p == SHMK_P(l.lap, SHMK_KIND_EMPTY, 0) && !pool_is_reset(q->shmk);
 }
 
 static int recv_room(struct shmk_queue *q, struct shmk_msg *msg, size_t room, int64_t deadline)
@@ -1319,7 +1330,7 @@ static always_inline int get_many_as(struct shmk_queue *q, struct shmk_msg *msgs
 		*ret = entry_get_in(q->shmk, &msgs[i].entry, f);
 		if (*ret)
 			break;
-		*ret = get_one(q, &msgs[i], SIZE_MAX, f);
+		*ret = get_one(q, &msgs[i], SIZE_MAX, f, false);
 		if (*ret) {
 			entry_put_in(q->shmk, msgs[i].entry, f);
 			break;
