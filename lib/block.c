@@ -166,13 +166,16 @@ static void span_forget(struct shmk *s, struct own_span *sp)
 	free(sp);
 }
 
-/* Lists the free blocks among those that @bits name, four units each. */
+/*
+ * Lists the free blocks among those that @bits name, four units each. The last one first, so that they are
+ * given out upwards, as processors expect of who writes and reads much.
+ */
 static void span_scan(struct shmk *s, struct own_span *sp, uint64_t bits)
 {
 	uint32_t slot, first = sp->index << SHMK_SPAN_UNITS_SHIFT;
 	__u64 word;
 
-	for (slot = 0; slot < sp->nr_blocks; slot++) {
+	for (slot = sp->nr_blocks; slot--;) {
 		if (!(bits >> (slot * sp->step >> 2) & 1) ||
 		    (sp->listed[slot >> 6] >> (slot & 63) & 1))
 			continue;
