@@ -187,10 +187,18 @@ static void open_epoll(void)
 		bench_die("epoll: %s", strerror(errno));
 }
 
+/* As many as the peers have; of a stream to one who sleeps a pipe's worth, for the time until it runs. */
+static uint32_t queue_slots(const struct bench *b)
+{
+	if (b->bytes >= 65536)
+		return 16;
+	return b->stream && b->sleeps && !b->senders ? 1024 : 256;
+}
+
 static void open_queues(struct bench *b)
 {
 	struct shmk_queue_opts q = { .flags = SHMK_QUEUE_CREATE | my.flags,
-		.capacity = b->bytes >= 65536 ? 16 : 256,
+		.capacity = queue_slots(b),
 		.slot_bytes = my.way == BLOCK || b->bytes <= 48 ? 64 : b->bytes <= 112 ? 128 : 256 };
 
 	check("queue", shmk_queue_open(my.s, b->side ? "back" : "forth", &q, SHMK_TRY, &my.to));
@@ -220,8 +228,12 @@ static void open_topics(struct bench *b)
 
 static void self_open(struct bench *b)
 {
-	/* Polling spins for ever, sleeping never spins. */
-	struct shmk_attach_opts opts = { .spin_us = b->sleeps ? -1 : 0 };
+	/*
+	 * Polling spins for ever, sleeping never spins; but the sender of a stream to one who sleeps
+	 * waits for room as who says nothing does: it spins a little.
+	 */
+	bool waits = b->stream && !b->side && !b->senders;
+	struct shmk_attach_opts opts = { .spin_us = b->sleeps && !waits ? -1 : 0 };
 
 	check("attach", shmk_attach(my.uri, &opts, &my.s));
 	if (my.gives)
