@@ -993,9 +993,12 @@ static always_inline int try_alloc(struct shmk *s, size_t len, size_t align, str
 	return ret;
 }
 
+/* The dead may hold what is wanted. */
 static noinline int alloc_reaped(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 {
-	return try_alloc(s, len, align, msg);
+	ERRNO_KEPT;
+
+	return s->backend->reap(s) > 0 ? try_alloc(s, len, align, msg) : -ENOMEM;
 }
 
 int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
@@ -1010,7 +1013,7 @@ int shmk_alloc(struct shmk *s, size_t len, size_t align, struct shmk_msg *msg)
 	if (pool_is_reset(s))
 		return -ESHUTDOWN;
 	ret = try_alloc(s, len, align, msg);
-	if (unlikely(ret == -ENOMEM) && s->backend->reap(s) > 0)
+	if (unlikely(ret == -ENOMEM))
 		ret = alloc_reaped(s, len, align, msg);
 	if (ret)
 		return ret;

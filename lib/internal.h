@@ -96,7 +96,7 @@ struct store {
 	uint64_t		most;		/* bytes, if */
 	bool			asked;		/* by shmk_keep(); else one block, by these two: */
 	bool			freed;		/* since the last allocation */
-	uint8_t			turns;
+	uint8_t			turns;		/* since this peer slept; written by WRITE_ONCE() */
 	uint32_t		nr;
 	uint64_t		bytes;
 	struct kept		kept[NR_KEPT];
@@ -185,7 +185,7 @@ struct shmk_queue {
 	uint64_t		nr_bells;
 	uint32_t		nr_held;	/* F_REDELIVER: messages not acknowledged yet; atomic */
 	bool			closing;	/* closed but for those; under shmk->lock */
-	bool			blocks;		/* the last message received was one; a hint, unlocked */
+	uint8_t			ahead;		/* enum ahead, by the last message received; a hint, unlocked */
 	struct shmk_queue	*next;
 	/* topic.c, which has its own idea of what a side waits for; else NULL */
 	bool			(*ready)(struct shmk_queue *q, uint32_t side);
@@ -284,6 +284,8 @@ bool store_keep_locked(struct shmk *s, const struct shmk_msg *msg);
 bool store_take_locked(struct shmk *s, uint32_t least, uint32_t most, struct shmk_msg *msg);
 void store_empty_locked(struct shmk *s);
 void store_empty(struct shmk *s);
+/* The caller will sleep where it is not seen, in an epoll of its own: nothing is kept unasked any more. */
+void store_exported(struct shmk *s);
 
 /*
  * What this peer does is to free and to allocate in turn: an allocation that found nothing kept.
@@ -309,10 +311,10 @@ static inline bool store_answers(const struct shmk *s)
 	       READ_ONCE(s->store.turns) == STORE_TURNS;
 }
 
-/* Others may want it while this peer does nothing. */
+/* Others may want it while this peer does nothing. Who sleeps between its turns keeps nothing. */
 static inline void store_sleeps(struct shmk *s)
 {
-	if (unlikely(READ_ONCE(s->store.nr)))
+	if (unlikely(READ_ONCE(s->store.nr) || READ_ONCE(s->store.turns)))
 		store_empty(s);
 }
 

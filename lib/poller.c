@@ -419,6 +419,7 @@ static int give_up(struct shmk_poller *p, struct found *f)
 
 	if (!p->exported)
 		return -EAGAIN;
+	store_sleeps(p->shmk);
 	do {
 		ret = arm_hot(p, true);
 		if (ret == 1)
@@ -629,6 +630,7 @@ int shmk_poller_fd(struct shmk_poller *p)
 	struct source *src = p->hot.head.next, *next;
 
 	if (!p->exported) {
+		store_exported(p->shmk);
 		p->exported = true;
 		for (unsigned int n = p->hot.nr; n; n--, src = next) {
 			next = src->next;

@@ -478,6 +478,9 @@ void shmk_detach(struct shmk *s)
 	if (!s)
 		return;
 	forget = s->pid != getpid();
+	/* What the program has freed is nothing that this peer leaves behind. */
+	if (!forget)
+		store_sleeps(s);
 	pollers_exit(s);
 	mail_exit(s);
 	if (!forget)

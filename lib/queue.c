@@ -888,24 +888,32 @@ static bool hole_filled(struct shmk_queue *q, __u64 pos, const struct look *l)
 	return false;
 }
 
+/* What the receiver of a block will do with its data: who keeps blocks writes an answer there. */
+enum ahead { AHEAD_NONE, AHEAD_READ, AHEAD_WRITE };
+
+static always_inline enum ahead ahead_of(const struct shmk_queue *q)
+{
+	return store_answers(q->shmk) ? AHEAD_WRITE : AHEAD_READ;
+}
+
 /*
  * The lines that come over from the sender's processor next, both at once: the block's word, to be
  * written, and where its data begins. Of what is in P whatever it is, and without a branch: who polls has mostly
  * guessed what P will be, and when it comes and is something else must begin again, but not with what
  * came before the guess. Hints only: P has not been looked at yet, and a prefetch does not fault.
  */
-static always_inline void block_ahead(const struct shmk_queue *q, __u64 p)
+static always_inline void block_ahead(const struct shmk_queue *q, const struct look *l, __u64 p,
+				      enum ahead ahead)
 {
-	const struct shmk *s = q->shmk;
-	uintptr_t block = -(uintptr_t)(SHMK_P_KIND(p) == SHMK_KIND_BLOCK), none = (uintptr_t)q;
-	uintptr_t word = (uintptr_t)&s->view.blocks[SHMK_P_ARG(p)];
+	uintptr_t block = -(uintptr_t)(SHMK_P_KIND(p) == SHMK_KIND_BLOCK);
+	uintptr_t word = (uintptr_t)&q->shmk->view.blocks[SHMK_P_ARG(p)];
 	uintptr_t data = (uintptr_t)block_data(q->shmk, SHMK_P_ARG(p));
+	uintptr_t none = (uintptr_t)l;	/* of this thread alone */
 
 	__asm__ ("" : "+r" (block));	/* else the compiler sees a branch in it */
 	prefetchw((const void *)((word & block) | (none & ~block)));
 	data = (data & block) | (none & ~block);
-	/* Who keeps blocks will write an answer there. */
-	if (store_answers(s))
+	if (ahead == AHEAD_WRITE)
 		prefetchw((const void *)data);
 	else
 		__builtin_prefetch((const void *)data);
@@ -966,6 +974,8 @@ again:
 			break;
 		}
 		prefetchw(l->slot);
+		if (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK)
+			block_ahead(q, l, *p, ahead_of(q));
 		entry_set(s, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
 		won = SHMK_T_TRIED(l->lap, s->self,
 				   SHMK_P_LAP(t) == l->lap ? SHMK_T_TRIES(t) : 0);
@@ -1012,8 +1022,8 @@ static always_inline bool take_first(struct shmk_queue *q, uint32_t entry, size_
 	if (room != SIZE_MAX && (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK || SHMK_P_ARG(*p) > room))
 		return false;
 	prefetchw(l->slot);
-	if (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK && !(looked && READ_ONCE(q->blocks)))
-		block_ahead(q, *p);
+	if (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK && !(looked && READ_ONCE(q->ahead)))
+		block_ahead(q, l, *p, ahead_of(q));
 	entry_set(q->shmk, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
 	if (f & SHMK_QUEUE_F_SC) {
 		WRITE_ONCE(l->slot->t, SHMK_T(l->lap, q->shmk->self));
@@ -1137,10 +1147,13 @@ static always_inline int take_message(struct shmk_queue *q, struct look *l, __u6
 				      struct shmk_msg *msg, uint32_t f)
 {
 	bool block = SHMK_P_KIND(p) == SHMK_KIND_BLOCK;
+	uint8_t ahead;
 	int ret = block ? take_block(q, l, p, msg, f) : take_inline(q, l, p, msg, f);
 
-	if (unlikely(READ_ONCE(q->blocks) != block))
-		WRITE_ONCE(q->blocks, block);
+	/* One that stays in its slot is another's, who works with it. */
+	ahead = block && !redelivers(f) ? ahead_of(q) : AHEAD_NONE;
+	if (unlikely(READ_ONCE(q->ahead) != ahead))
+		WRITE_ONCE(q->ahead, ahead);
 	if (likely(!ret)) {
 		count(&q->nr[SHMK_SIDE_RECV]);
 		PROBE(recv, q->id, l->pos, msg->len, msg->block);
@@ -1266,6 +1279,7 @@ static inline int try_recv(struct shmk_queue *q, struct shmk_msg *msg, size_t ro
  */
 static inline bool nothing_there(struct shmk_queue *q)
 {
+	enum ahead ahead;
 	struct look l;
 	__u64 p;
 
@@ -1273,8 +1287,9 @@ static inline bool nothing_there(struct shmk_queue *q)
 		return false;
 	look_begin(q, &l, SHMK_SIDE_RECV);
 	p = READ_ONCE(l.slot->p);
-	if (READ_ONCE(q->blocks))
-		block_ahead(q, p);
+	ahead = READ_ONCE(q->ahead);
+	if (ahead)
+		block_ahead(q, &l, p, ahead);
 	return p == SHMK_P(l.lap, SHMK_KIND_EMPTY, 0) && !pool_is_reset(q->shmk);
 }
 

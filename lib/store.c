@@ -13,9 +13,10 @@
  *   - a kept block has its entry, with KEPT where a message has its position.
  *   - so many bytes as shmk_keep() allowed, and NR_KEPT blocks; none at all in a peer that
  *     sleeps in the library, or has just been refused memory.
- *   - unasked one block, in a peer that has freed and allocated in turn STORE_TURNS times and is
- *     still at it. Others may want what it does not use: so not more than its part of a sixteenth
- *     of the pool, and none in who only frees, or looks at the pool to see what is used.
+ *   - unasked one block, in a peer that has freed and allocated in turn STORE_TURNS times without
+ *     sleeping. Nobody can take it away from who stops then and does something else: so it is no larger
+ *     than that all peers who are there could keep a quarter of the pool, counted in spans. None in who
+ *     sleeps by an fd, frees two in a row, or looks at the pool to see what is used.
  *
  * Why: to free a block and to take it again are two locked operations, and for one that was
  * received two cache lines that travel back to its owner, and later here again. Whoever
@@ -32,7 +33,7 @@
  */
 #include "internal.h"
 
-#define KEPT_SHARE	16
+#define KEPT_SHARE	4
 
 static bool kept_plain(struct shmk *s, const struct shmk_msg *msg)
 {
@@ -51,14 +52,21 @@ static bool turns_locked(struct shmk *s)
 	return st->turns == STORE_TURNS;
 }
 
-/* All who are there together: a sixteenth of the pool. */
+/*
+ * If all who are there now did it, a quarter of the pool. The span that a block is cut from is what others
+ * cannot have. The count is the status': on local a hostile member may write it, up to that quarter.
+ */
 static bool room_unasked(const struct shmk *s, uint64_t room)
 {
-	return room <= s->data_bytes / KEPT_SHARE &&
-	       room * READ_ONCE(s->status->peers_now) <= s->data_bytes / KEPT_SHARE;
+	uint64_t span = (uint64_t)SHMK_SPAN_UNITS << s->view.unit_shift;
+	uint64_t part = s->data_bytes / KEPT_SHARE;
+
+	if (room < span)
+		room = span;
+	return room <= part && room * READ_ONCE(s->status->peers_now) <= part;
 }
 
-static bool room_locked(struct shmk *s, uint64_t room)
+static bool room_locked(const struct shmk *s, uint64_t room)
 {
 	const struct store *st = &s->store;
 
@@ -126,6 +134,17 @@ void store_empty(struct shmk *s)
 	bool locked = lock(&s->lock);
 
 	store_empty_locked(s);
+	unlock(&s->lock, locked);
+}
+
+void store_exported(struct shmk *s)
+{
+	bool locked = lock(&s->lock);
+
+	if (!s->store.asked && !s->rdonly) {
+		WRITE_ONCE(s->store.asked, true);
+		store_empty_locked(s);
+	}
 	unlock(&s->lock, locked);
 }
 

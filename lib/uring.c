@@ -357,6 +357,7 @@ int side_export(struct shmk_queue *q, uint32_t side)
 
 	if (ret)
 		return ret;
+	store_exported(q->shmk);
 	if (side == SHMK_SIDE_SEND)
 		wait_watch(q);
 	WRITE_ONCE(q->side[side].exported, true);

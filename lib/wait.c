@@ -293,10 +293,11 @@ int wait_arm(struct shmk_queue *q, uint32_t side)
 
 	if (likely(!READ_ONCE(q->side[side].exported)))
 		return -EAGAIN;
-	store_sleeps(q->shmk);
 	ret = side_arm(q, side);
 	if (ret == -ENOBUFS)
 		ret = side_arm_undrained(q, side);
+	if (ret)
+		store_sleeps(q->shmk);
 	return ret;
 }
 

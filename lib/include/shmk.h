@@ -461,14 +461,16 @@ SHMK_API void shmk_free(struct shmk_msg *msg);
  * A block that is kept is allocated again without a locked operation, and that of a message that was
  * received without going back to the sender's processor: whoever answers one message with another
  * is a third faster for it. Nobody else can have it meanwhile: it counts as used and as held by
- * this peer (shmk_pool_dump() says which), and other peers may see -ENOMEM for want of it. It goes back
- * when this peer sleeps in the library, is told -EAGAIN by a side whose fd it asked for, runs short itself,
- * detaches, or dies.
+ * this peer (shmk_pool_dump() says which), and other peers may see -ENOMEM for want of it, or of the rest of
+ * the span it is cut from. It goes back when this peer sleeps in the library, is told -EAGAIN by what it has
+ * an fd of, runs short itself, detaches, or dies.
  *
- * Who never calls this keeps one block, and only while it frees and allocates blocks of one size in
- * turn: from the 16th time on, until it frees two in a row, or allocates another size. It is
- * no larger than that all attached peers together keep a sixteenth of the pool, and shmk_pool_stat() gives
- * it back, so that a program does not find in use what it has freed. -EROFS.
+ * Who never calls this keeps one block, once it has freed and allocated blocks of one size in turn
+ * 16 times without sleeping in between. It goes back as above, when two are freed in a row or another size is
+ * allocated, and by shmk_pool_stat(), so that a program does not find in use what it has freed. It is
+ * no larger (nor is the span it is cut from) than that all peers attached just then could keep a quarter of the
+ * pool. Who stops then to call the library, or only polls, goes on keeping it; who has asked for an fd to
+ * wait with (shmk_queue_fd(), shmk_sub_fd(), shmk_poller_fd()) keeps none. -EROFS.
  */
 SHMK_API int shmk_keep(struct shmk *s, size_t bytes);
 
@@ -1229,7 +1231,7 @@ enum shmk_holding_state {
 	SHMK_HOLDING_SPAN	= 13,	/* memory that @peer allocates from: @len of @room in use */
 	SHMK_HOLDING_WAITING	= 14,	/* @peer sleeps, or is about to, on side @pos of @queue */
 	SHMK_HOLDING_SUBSCRIBED	= 15,	/* @peer reads topic @queue, and wants @pos next */
-	SHMK_HOLDING_SPARE	= 16,	/* freed by @peer, which keeps it: shmk_keep() */
+	SHMK_HOLDING_SPARE	= 16,	/* freed by @peer, which keeps it, asked or not: shmk_keep() */
 };
 
 #define SHMK_HOLDING_NOWHERE	UINT32_MAX
