@@ -476,7 +476,7 @@ TEST_F(store, who_frees_and_allocates_in_turn_keeps_one_unasked)
 	struct shmk_msg *m = self->m;
 	uint32_t block, gen;
 
-	ASSERT_TRUE(turns(self->other, 1000, STORE_TURNS));
+	ASSERT_TRUE(turns(self->other, 1000, 16));
 	EXPECT_EQ(0, kept(self->other));
 	ASSERT_EQ(0, shmk_alloc(self->other, 1000, 0, m));
 	block = m->block;
@@ -536,6 +536,23 @@ TEST_F(store, two_in_a_row_end_it)
 	ASSERT_EQ(0, shmk_recv(self->oq, self->m, SHMK_TRY));
 	shmk_free(self->m);
 	EXPECT_EQ(0, kept(self->other));
+	EXPECT_EQ(0, used(self->s));
+}
+
+/* Half of what it allocates goes to others. */
+TEST_F(store, two_allocated_in_a_row_are_no_turn)
+{
+	struct shmk_msg *m = self->m;
+	unsigned int i;
+
+	ASSERT_EQ(0, shmk_keep(self->s, 0));
+	for (i = 0; i < 3 * STORE_TURNS; i++) {
+		ASSERT_EQ(2, alloc_some(self->other, 1000, m, 2));
+		ASSERT_EQ(0, shmk_send(self->oq, &m[1], SHMK_TRY));
+		ASSERT_EQ(0, shmk_recv(self->q, &m[1], SHMK_TRY));
+		free_all(m, 2);
+		EXPECT_EQ(0, kept(self->other));
+	}
 	EXPECT_EQ(0, used(self->s));
 }
 
@@ -676,6 +693,11 @@ TEST_F(store, what_was_asked_for_goes_when_an_fd_is_to_be_waited_for)
 	ASSERT_EQ(0, shmk_send_copy(self->oq, "text", 4, SHMK_TRY));
 	ASSERT_EQ(0, shmk_recv(self->q, self->m, SHMK_TRY));
 	EXPECT_EQ(1, kept(self->s));
+	/* It comes just when nothing was there. */
+	ASSERT_EQ(0, shmk_send_copy(self->oq, "text", 4, SHMK_TRY));
+	EXPECT_EQ(0, wait_arm(self->q, SHMK_SIDE_RECV));
+	EXPECT_EQ(1, kept(self->s));
+	ASSERT_EQ(0, shmk_recv(self->q, self->m, SHMK_TRY));
 	EXPECT_EQ(-EAGAIN, shmk_recv(self->q, self->m, SHMK_TRY));
 	EXPECT_EQ(0, kept(self->s));
 	EXPECT_EQ(0, used(self->s));
