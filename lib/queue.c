@@ -902,13 +902,12 @@ static always_inline enum ahead ahead_of(const struct shmk_queue *q)
  * guessed what P will be, and when it comes and is something else must begin again, but not with what
  * came before the guess. Hints only: P has not been looked at yet, and a prefetch does not fault.
  */
-static always_inline void block_ahead(const struct shmk_queue *q, const struct look *l, __u64 p,
-				      enum ahead ahead)
+static always_inline void block_ahead(const struct shmk_queue *q, __u64 p, enum ahead ahead)
 {
 	uintptr_t block = -(uintptr_t)(SHMK_P_KIND(p) == SHMK_KIND_BLOCK);
 	uintptr_t word = (uintptr_t)&q->shmk->view.blocks[SHMK_P_ARG(p)];
 	uintptr_t data = (uintptr_t)block_data(q->shmk, SHMK_P_ARG(p));
-	uintptr_t none = (uintptr_t)l;	/* of this thread alone */
+	uintptr_t none = (uintptr_t)__builtin_frame_address(0);	/* of this thread alone */
 
 	__asm__ ("" : "+r" (block));	/* else the compiler sees a branch in it */
 	prefetchw((const void *)((word & block) | (none & ~block)));
@@ -975,7 +974,7 @@ again:
 		}
 		prefetchw(l->slot);
 		if (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK)
-			block_ahead(q, l, *p, ahead_of(q));
+			block_ahead(q, *p, ahead_of(q));
 		entry_set(s, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
 		won = SHMK_T_TRIED(l->lap, s->self,
 				   SHMK_P_LAP(t) == l->lap ? SHMK_T_TRIES(t) : 0);
@@ -1023,7 +1022,7 @@ static always_inline bool take_first(struct shmk_queue *q, uint32_t entry, size_
 		return false;
 	prefetchw(l->slot);
 	if (SHMK_P_KIND(*p) == SHMK_KIND_BLOCK && !(looked && READ_ONCE(q->ahead)))
-		block_ahead(q, l, *p, ahead_of(q));
+		block_ahead(q, *p, ahead_of(q));
 	entry_set(q->shmk, entry, SHMK_OP_TAKING, SHMK_WHERE(q->id, l->pos));
 	if (f & SHMK_QUEUE_F_SC) {
 		WRITE_ONCE(l->slot->t, SHMK_T(l->lap, q->shmk->self));
@@ -1289,7 +1288,7 @@ static inline bool nothing_there(struct shmk_queue *q)
 	p = READ_ONCE(l.slot->p);
 	ahead = READ_ONCE(q->ahead);
 	if (ahead)
-		block_ahead(q, &l, p, ahead);
+		block_ahead(q, p, ahead);
 	return p == SHMK_P(l.lap, SHMK_KIND_EMPTY, 0) && !pool_is_reset(q->shmk);
 }
 
