@@ -719,8 +719,7 @@ TEST_F(store, what_was_kept_unasked_is_the_first_that_was_asked_for)
 	EXPECT_EQ(SHMK_BLOCK_FREE, SHMK_BLOCK_STATE(word_of(self->s, block)));
 }
 
-/* Neither a reference nor one that waits to be acknowledged is a plain block. */
-TEST_F(store, what_is_not_a_plain_block_is_not_kept_unasked)
+TEST_F(store, a_reference_is_not_kept_unasked)
 {
 	struct shmk_msg *m = self->m;
 	unsigned int i;

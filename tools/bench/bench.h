@@ -249,6 +249,7 @@ static inline void bench_limit_init(void)
 	int i;
 
 	bench_lines = (struct bench_line *)bench_shared(2 * BENCH_PAIRS * 4096);
+	/* All pages now, not in the round trips. */
 	memset(bench_lines, 0, 2 * BENCH_PAIRS * 4096);
 	for (i = 0; i < 2; i++)
 		bench_bell[i] = eventfd(0, EFD_SEMAPHORE);
