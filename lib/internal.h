@@ -175,6 +175,7 @@ struct shmk_queue {
 	uint32_t		inline_max;
 	uint32_t		meta;		/* F_META: bytes before the inline ones; else 0 */
 	uint32_t		nr_open;	/* of this handle; under shmk->lock */
+	uint64_t		handle;		/* of all that this process ever makes, from 1 */
 	struct lock		role_lock[2];	/* F_SC, F_SP: one thread at a time */
 	bool			have_role[2];
 	bool			hangup;		/* SHMK_QUEUE_HANGUP */

@@ -1578,6 +1578,7 @@ int queue_open_named(struct shmk *s, struct queue_find *f, int64_t deadline)
 
 static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
 {
+	static uint64_t last_handle;
 	const struct shmk_queue_status *status = queue_status(s, id);
 	struct shmk_queue *q = aligned_alloc(SHMK_LINE,
 		(sizeof(*q) + SHMK_LINE - 1) & ~(size_t)(SHMK_LINE - 1));
@@ -1593,6 +1594,7 @@ static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
 	q->meta = q->flags & SHMK_QUEUE_F_META ? sizeof(struct shmk_slot_meta) : 0;
 	q->inline_max = status->slot_bytes - (uint32_t)offsetof(struct shmk_slot, inl) - q->meta;
 	q->nr_open = 1;
+	q->handle = __atomic_add_fetch(&last_handle, 1, __ATOMIC_RELAXED);
 	q->row = ROW_NONE;
 	q->side[0].fd = -1;
 	q->side[1].fd = -1;

@@ -573,7 +573,7 @@ int wait_side(struct shmk_queue *q, uint32_t side, int64_t deadline)
 #define VAIN	32
 
 static __thread struct {
-	const struct shmk_queue *q;
+	uint64_t	handle;		/* not its address, at which another may lie by now; 0: none */
 	uint32_t	side;
 	uint32_t	nr;
 	uint64_t	done;		/* q->nr[side] */
@@ -602,8 +602,8 @@ static int vain_check(struct shmk_queue *q, uint32_t side)
 {
 	uint64_t print;
 
-	if (vain.q != q || vain.side != side || vain.done != READ_ONCE(q->nr[side])) {
-		vain.q = q;
+	if (vain.handle != q->handle || vain.side != side || vain.done != READ_ONCE(q->nr[side])) {
+		vain.handle = q->handle;
 		vain.side = side;
 		vain.done = READ_ONCE(q->nr[side]);
 		vain.nr = 0;
@@ -614,7 +614,7 @@ static int vain_check(struct shmk_queue *q, uint32_t side)
 	vain.print = ring_print(&q->rv);
 	if (print != vain.print)
 		return 0;
-	vain.q = NULL;
+	vain.handle = 0;
 	return -EUCLEAN;
 }
 

@@ -671,6 +671,44 @@ TEST_F_TIMEOUT(wait, threads_of_one_handle_sleep_side_by_side, 120)
 	}
 }
 
+static void *send_once_it_sleeps(void *arg)
+{
+	struct thread_work *work = arg;
+	struct shmk_queue_stats stats;
+
+	do {
+		work->ret = shmk_queue_stats(work->out, &stats);
+	} while (!work->ret && !stats.recv_waiting);
+	if (!work->ret)
+		work->ret = put(work->out, 1, watchdog());
+	return NULL;
+}
+
+/*
+ * A wait that ends well with nothing got is counted, to find out who waits for what can never
+ * be taken; but not for another queue that came to lie at the same address.
+ */
+TEST_F(wait, many_queues_one_after_the_other)
+{
+	struct shmk *o = join();
+	uint64_t value;
+
+	for (int i = 0; i < 100; i++) {
+		struct shmk_queue *in = queue(self->s, "life", 4);
+		struct thread_work work = { .out = queue(o, "life", 4) };
+		pthread_t thread;
+
+		ASSERT_EQ(0, pthread_create(&thread, NULL, send_once_it_sleeps, &work));
+		ASSERT_EQ(0, get(in, &value, watchdog())) TH_LOG("life %d", i);
+		pthread_join(thread, NULL);
+		ASSERT_EQ(0, work.ret);
+		shmk_queue_close(work.out);
+		shmk_queue_close(in);
+		ASSERT_EQ(0, shmk_queue_remove(self->s, "life"));
+	}
+	shmk_detach(o);
+}
+
 /* A ring whose thread has ended is not kept for ever, and no closed queue is kept open. */
 TEST_F(wait, a_closed_queue_is_closed)
 {
