@@ -145,6 +145,8 @@ struct shmk {
 	struct shmk_poller	*pollers;	/* under lock */
 	struct shmk_topic	*topics;	/* likewise */
 	struct mail_route	*routes;	/* mail.c: mailboxes of others; under lock */
+	struct mail_route	**route_of;	/* by peer id; made with the first; likewise */
+	uint64_t		routes_swept;	/* as many lives had ended by then; by WRITE_ONCE() */
 	struct shmk_mailbox	*mailbox;	/* the own one */
 	struct shmk_queue	*closing;	/* closed, but messages of theirs are held; under lock */
 };

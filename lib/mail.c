@@ -15,9 +15,9 @@
  *       full fence                     S2  full fence
  *       waiters set? ring              S3  room, or CLOSED?
  *
- * The queue of a dead owner is removed by the first who can: who finds out when
- * sending, or opens a mailbox of his own. While others have it open that fails,
- * and is left to the last of them.
+ * The queue of a dead owner is removed by the first who can: who has sent there, with
+ * the first letter to anybody after the death; or who opens a mailbox of his own. While
+ * others have it open that fails, and is left to the last of them.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,10 +27,16 @@
 
 #define INLINE	32U		/* fits into any slot with its tag */
 
-/* The mailbox of another, as this attachment has it open. */
+/*
+ * The mailbox of another, as this attachment has it open; of an id there is one at most. It
+ * stays so until the life that it belongs to is over: nothing may be on a queue beside its
+ * close, so who sends there counts as a user, and the last one closes what is cut by then.
+ */
 struct mail_route {
 	struct mail_route *next;
 	uint32_t	id, gen;
+	uint32_t	users;		/* this and the next: under shmk->lock */
+	bool		cut;		/* not in the list any more */
 	struct shmk_queue *q;
 };
 
@@ -53,48 +59,105 @@ uint32_t mail_gen(struct shmk *s, uint32_t id)
 	return SHMK_PEER_STATE(word) == SHMK_PEER_ALIVE ? SHMK_PEER_GEN(word) : 0;
 }
 
-static struct mail_route *route_find(struct shmk *s, uint32_t id, uint32_t gen)
-{
-	bool locked = lock(&s->lock);
-	struct mail_route *r;
-
-	for (r = s->routes; r && (r->id != id || r->gen != gen); r = r->next)
-		;
-	unlock(&s->lock, locked);
-	return r;
-}
-
-static struct mail_route *route_take(struct shmk *s, uint32_t id, uint32_t gen)
-{
-	bool locked = lock(&s->lock);
-	struct mail_route **at, *r = NULL;
-
-	for (at = &s->routes; *at; at = &(*at)->next) {
-		if ((*at)->id == id && (*at)->gen == gen) {
-			r = *at;
-			*at = r->next;
-			break;
-		}
-	}
-	unlock(&s->lock, locked);
-	return r;
-}
-
-static void route_add(struct shmk *s, struct mail_route *r)
-{
-	bool locked = lock(&s->lock);
-
-	r->next = s->routes;
-	s->routes = r;
-	unlock(&s->lock, locked);
-}
-
 static void box_remove(struct shmk *s, uint32_t id, uint32_t gen)
 {
 	char name[SHMK_NAME_LEN];
 
 	box_name(name, id, gen);
 	shmk_queue_remove(s, name);
+}
+
+/* Under shmk->lock. */
+static struct mail_route *route_find(struct shmk *s, uint32_t id)
+{
+	return s->route_of ? s->route_of[id] : NULL;
+}
+
+/* Under shmk->lock; *@at may be the caller's to close: then it is put in front of @over. */
+static void route_cut(struct shmk *s, struct mail_route **at, struct mail_route **over)
+{
+	struct mail_route *r = *at;
+
+	*at = r->next;
+	s->route_of[r->id] = NULL;
+	r->cut = true;
+	if (r->users)
+		return;
+	r->next = *over;
+	*over = r;
+}
+
+static void routes_close(struct shmk *s, struct mail_route *over)
+{
+	struct mail_route *r;
+
+	while ((r = over)) {
+		over = r->next;
+		shmk_queue_close(r->q);
+		box_remove(s, r->id, r->gen);
+		free(r);
+	}
+}
+
+static bool route_over(struct shmk *s, const struct mail_route *r)
+{
+	return mail_gen(s, r->id) != r->gen;
+}
+
+/* Counted when the id is not ALIVE in that life any more. */
+static uint64_t ends(struct shmk *s)
+{
+	return smp_load_acquire(&s->status->deaths) + smp_load_acquire(&s->status->detaches);
+}
+
+/*
+ * Who was answered and has died since is not written to again, so this cannot wait until
+ * sending there fails. A few instructions, unless somebody's life has ended since the last time.
+ */
+static void routes_sweep(struct shmk *s)
+{
+	struct mail_route **at, *over = NULL;
+	uint64_t now = ends(s);
+	bool locked;
+
+	if (likely(READ_ONCE(s->routes_swept) == now))
+		return;
+	locked = lock(&s->lock);
+	WRITE_ONCE(s->routes_swept, now);
+	for (at = &s->routes; *at;)
+		if (route_over(s, *at))
+			route_cut(s, at, &over);
+		else
+			at = &(*at)->next;
+	unlock(&s->lock, locked);
+	routes_close(s, over);
+}
+
+/* The one to @id, whatever life, if there is one. */
+static void route_forget(struct shmk *s, uint32_t id)
+{
+	struct mail_route **at, *over = NULL;
+	bool locked = lock(&s->lock);
+
+	for (at = &s->routes; *at && (*at)->id != id; at = &(*at)->next)
+		;
+	if (*at)
+		route_cut(s, at, &over);
+	unlock(&s->lock, locked);
+	routes_close(s, over);
+}
+
+/* Whoever uses it. */
+static void route_put(struct shmk *s, struct mail_route *r)
+{
+	bool locked = lock(&s->lock);
+	bool last = !--r->users && r->cut;
+
+	unlock(&s->lock, locked);
+	if (last) {
+		r->next = NULL;
+		routes_close(s, r);
+	}
 }
 
 struct seek {
@@ -118,49 +181,95 @@ static bool box_there(struct shmk *s, void *arg)
 	return k->ret != -ENOENT;
 }
 
-static int route_get(struct shmk *s, uint32_t id, uint32_t gen, int64_t deadline,
-		     struct shmk_queue **q)
+static int route_table(struct shmk *s)
+{
+	struct mail_route **table;
+	bool locked;
+
+	if (READ_ONCE(s->route_of))
+		return 0;
+	table = calloc((size_t)s->status->nr_peers + 1, sizeof(*table));
+	if (!table)
+		return -ENOMEM;
+	locked = lock(&s->lock);
+	if (!s->route_of) {
+		WRITE_ONCE(s->route_of, table);
+		table = NULL;
+	}
+	unlock(&s->lock, locked);
+	free(table);
+	return 0;
+}
+
+/* With one user more; NULL: there is none of this life. */
+static struct mail_route *route_use(struct shmk *s, uint32_t id, uint32_t gen)
+{
+	bool locked = lock(&s->lock);
+	struct mail_route *r = route_find(s, id);
+
+	if (r && r->gen == gen)
+		r->users++;
+	else
+		r = NULL;
+	unlock(&s->lock, locked);
+	return r;
+}
+
+/* False: another thread was faster. Of two lives one is over: that of either may be made anew. */
+static bool route_add(struct shmk *s, struct mail_route *r)
+{
+	struct mail_route **at, *over = NULL;
+	bool locked = lock(&s->lock);
+	struct mail_route *old = route_find(s, r->id);
+	bool add = !old || old->gen != r->gen;
+
+	if (old && add) {
+		for (at = &s->routes; *at != old; at = &(*at)->next)
+			;
+		route_cut(s, at, &over);
+	}
+	if (add) {
+		r->next = s->routes;
+		s->routes = r;
+		s->route_of[r->id] = r;
+	}
+	unlock(&s->lock, locked);
+	routes_close(s, over);
+	return add;
+}
+
+static int route_open(struct shmk *s, uint32_t id, uint32_t gen, int64_t deadline)
 {
 	struct seek k = { .id = id, .gen = gen };
-	struct mail_route *r = route_find(s, id, gen);
-	int ret;
+	struct mail_route *r;
+	int ret = wait_event(s, box_there, &k, deadline);
 
-	if (r) {
-		*q = r->q;
-		return 0;
-	}
-	ret = wait_event(s, box_there, &k, deadline);
 	if (ret == -EAGAIN || ret == -ETIMEDOUT)
 		return -ENOENT;
 	if (ret || k.ret)
 		return ret ? ret : k.ret;
 	r = malloc(sizeof(*r));
-	if (!r) {
-		shmk_queue_close(k.q);
-		return -ENOMEM;
+	if (r) {
+		*r = (struct mail_route){ .id = id, .gen = gen, .q = k.q };
+		if (route_add(s, r))
+			return 0;
 	}
-	*r = (struct mail_route){ .id = id, .gen = gen, .q = k.q };
-	route_add(s, r);
-	*q = k.q;
-	return 0;
+	shmk_queue_close(k.q);
+	ret = r ? 0 : -ENOMEM;
+	free(r);
+	return ret;
 }
 
-/*
- * The owner is dead. With several threads another may just be sending there, and
- * nothing may be on a queue beside its close: then it is closed with the attachment.
- */
-static void route_drop(struct shmk *s, uint32_t id, uint32_t gen)
+/* *@out is given back by route_put(). */
+static int route_get(struct shmk *s, uint32_t id, uint32_t gen, int64_t deadline,
+		     struct mail_route **out)
 {
-	struct mail_route *r;
+	int ret = route_table(s);
 
-	if (!__libc_single_threaded)
-		return;
-	r = route_take(s, id, gen);
-	if (!r)
-		return;
-	shmk_queue_close(r->q);
-	free(r);
-	box_remove(s, id, gen);
+	/* Again only if its life is over by now, or other threads are at it, too. */
+	while (!ret && !(*out = route_use(s, id, gen)))
+		ret = route_open(s, id, gen, deadline);
+	return ret;
 }
 
 void mail_exit(struct shmk *s)
@@ -171,32 +280,34 @@ void mail_exit(struct shmk *s)
 		s->routes = r->next;
 		free(r);	/* its queue goes with the others */
 	}
+	free(s->route_of);
+	s->route_of = NULL;
 }
 
 /* ------------------------------------------------------------- sending -- */
 
+/* wait_side_event() */
 static bool receiver_gone(struct shmk *s, void *arg)
 {
-	const struct seek *k = arg;
-
-	return mail_gen(s, k->id) != k->gen;
+	return route_over(s, arg);
 }
 
-static int send_to(struct shmk *s, struct seek *k, struct shmk_msg *msg, int64_t deadline)
+static int send_to(struct mail_route *r, struct shmk_msg *msg, int64_t deadline)
 {
+	struct shmk *s = msg->shmk;
 	int ret;
 
 	for (;;) {
-		if (receiver_gone(s, k))
+		if (route_over(s, r))
 			return -EPIPE;
-		if (shmk_ring_closed(&k->q->rv))
+		if (shmk_ring_closed(&r->q->rv))
 			return -ENOENT;
-		ret = shmk_send(k->q, msg, SHMK_TRY);
+		ret = shmk_send(r->q, msg, SHMK_TRY);
 		if (ret == -EPIPE)
 			continue;
 		if (ret != -EAGAIN || deadline == SHMK_TRY)
 			return ret;
-		ret = wait_side_event(k->q, SHMK_SIDE_SEND, receiver_gone, k, deadline);
+		ret = wait_side_event(r->q, SHMK_SIDE_SEND, receiver_gone, r, deadline);
 		if (ret)
 			return ret;
 	}
@@ -204,22 +315,25 @@ static int send_to(struct shmk *s, struct seek *k, struct shmk_msg *msg, int64_t
 
 int mail_post(struct shmk *s, uint32_t to, uint32_t gen, struct shmk_msg *msg, int64_t deadline)
 {
-	struct seek k = { .id = to, .gen = gen };
+	struct mail_route *r;
 	int ret;
 
 	if (!msg->data || msg->shmk != s)
 		return -EINVAL;
 	if (s->rdonly)
 		return -EROFS;
+	routes_sweep(s);
 	if (!gen)
-		k.gen = mail_gen(s, to);
-	if (!k.gen)
+		gen = mail_gen(s, to);
+	if (!gen || to > s->status->nr_peers)
 		return -EPIPE;
-	ret = route_get(s, k.id, k.gen, deadline, &k.q);
-	if (!ret)
-		ret = send_to(s, &k, msg, deadline);
+	ret = route_get(s, to, gen, deadline, &r);
+	if (ret)
+		return ret;
+	ret = send_to(r, msg, deadline);
+	route_put(s, r);
 	if (ret == -EPIPE)
-		route_drop(s, k.id, k.gen);
+		routes_sweep(s);
 	return ret;
 }
 
@@ -427,7 +541,7 @@ void shmk_mailbox_close(struct shmk_mailbox *mb)
 	while (mb->calls)
 		call_drop(&mb->calls);
 	s->mailbox = NULL;
-	route_drop(s, s->self, s->gen);		/* of letters to itself */
+	route_forget(s, s->self);		/* of letters to itself */
 	box_name(name, s->self, s->gen);
 	shmk_queue_close(mb->q);
 	shmk_queue_remove(s, name);

@@ -585,4 +585,128 @@ TEST_F(mail, an_idle_server_that_dies_takes_nothing_along)
 	shmk_queue_close(q);
 }
 
+/* One life: asks once, and is killed with its mailbox open. */
+static void client(struct child_end *end, void *arg)
+{
+	struct shmk_mailbox *mb;
+	struct shmk_queue *q;
+	struct shmk_msg m;
+	struct shmk *s;
+
+	if (shmk_attach(arg, NULL, &s) || shmk_mailbox_open(s, NULL, &mb) ||
+	    shmk_queue_open(s, "svc", NULL, SHMK_TRY, &q) || text(s, "one", 8, &m))
+		_exit(91);
+	tell(end, shmk_call(mb, q, &m, watchdog()) ? 2 : 1);
+	for (;;)
+		pause();
+}
+
+static uint64_t queues_now(struct shmk *s)
+{
+	struct shmk_pool_stat stat;
+
+	return shmk_pool_stat(s, &stat) ? UINT64_MAX : stat.queues_now;
+}
+
+static void *until_told(void *arg)
+{
+	char c;
+
+	return (void *)read(*(int *)arg, &c, 1);
+}
+
+/* Whoever was answered and died leaves nothing behind with who answered. */
+static void serve_lives(struct __test_metadata *_metadata, struct shmk *s, const char *uri)
+{
+	struct shmk_queue *q = service(s, 0);
+	uint64_t before = queues_now(s), most = 0;
+	struct child c;
+
+	for (int i = 0; i < 40; i++) {
+		child_start(&c, client, (void *)uri);
+		ASSERT_EQ(0, serve_one(s, q, false, true));
+		ASSERT_EQ(1, child_hear(&c));
+		child_kill(&c);
+		if (queues_now(s) > most)
+			most = queues_now(s);
+	}
+	EXPECT_LE(most, before + 6);	/* of the last ones: settling takes its time */
+	shmk_queue_close(q);
+}
+
+TEST_F(mail, many_lives_of_clients_leave_no_mailboxes)
+{
+	serve_lives(_metadata, self->s, self->uri);
+}
+
+TEST_F(mail, many_lives_leave_no_mailboxes_with_threads)
+{
+	pthread_t thread;
+	int idle[2];
+
+	ASSERT_EQ(0, pipe(idle));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, until_told, &idle[0]));
+	serve_lives(_metadata, self->s, self->uri);
+	close(idle[1]);
+	pthread_join(thread, NULL);
+	close(idle[0]);
+}
+
+struct writer {
+	struct shmk	*s;
+	uint32_t	to;
+	int		stop;		/* __atomic */
+	int		sent;		/* by all */
+};
+
+static void *write_on(void *arg)
+{
+	struct writer *w = arg;
+	char b = 1;
+
+	while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
+		int ret = shmk_mail_send_copy(w->s, w->to, 0, 1, &b, 1, SHMK_TRY);
+
+		if (!ret)
+			__atomic_add_fetch(&w->sent, 1, __ATOMIC_RELAXED);
+		else if (ret != -EPIPE && ret != -ENOENT && ret != -EAGAIN)
+			return (void *)(long)ret;
+	}
+	return NULL;
+}
+
+/* Whose box is closed is another thread's to write into just now. */
+TEST_F(mail, threads_write_to_lives_that_end)
+{
+	struct shmk *third = peer(self->uri);
+	struct writer w = { .s = self->s, .to = shmk_self(third) };
+	struct shmk_mailbox *mb;
+	pthread_t thread[3];
+	struct shmk_msg m;
+	void *ret;
+	int i;
+
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, write_on, &w));
+	for (i = 0; i < 100; i++) {
+		ASSERT_EQ(w.to, shmk_self(third));
+		ASSERT_EQ(0, shmk_mailbox_open(third, NULL, &mb));
+		ASSERT_EQ(0, shmk_mail_recv(mb, SHMK_ANY_PEER, SHMK_ANY_TAG, &m, watchdog()));
+		shmk_free(&m);
+		if (i % 2)
+			shmk_mailbox_close(mb);
+		shmk_detach(third);
+		third = peer(self->uri);
+		ASSERT_NE(NULL, third);
+	}
+	__atomic_store_n(&w.stop, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, pthread_join(thread[i], &ret));
+		EXPECT_EQ(NULL, ret);
+	}
+	EXPECT_LE(100, w.sent);
+	EXPECT_GE(6, queues_now(self->s));
+	shmk_detach(third);
+}
+
 TEST_HARNESS_MAIN
