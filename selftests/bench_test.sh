@@ -44,6 +44,7 @@ run_one shmk-block ping+sleep 48 200 median
 run_one shmk-block stream+sleep+touch 65536 200 bandwidth
 run_one shmk-block-mn fan2x2+sleep 64 2000 rate
 run_one shmk-inline ping+1000 64 2000 median
+run_one shmk-block-mn ping+threads 64 2000 x
 run_one pipe ping 64 200 median
 run_one pipe fan2x2+sleep 64 2000 rate
 

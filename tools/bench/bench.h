@@ -24,6 +24,7 @@
  *   +sleep  behind that: the receiver sleeps in the kernel instead of polling;
  *           in ping, side 1 also waits 50 us before it answers, so that both
  *           sides really are asleep, and that time is taken off
+ *   +threads  each process has a second thread, which sleeps: so that what locks only then does
  *   +1000   shmk only: 1000 more peers and 1000 more queues are in the pool
  *   +16g    shmk only: the pool has 16 GiB
  *
@@ -37,6 +38,7 @@
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -57,7 +59,7 @@
 struct bench {
 	size_t		bytes;
 	unsigned long	messages;
-	bool		stream, touch, sleeps, crowd, big;
+	bool		stream, touch, sleeps, threads, crowd, big;
 	int		senders, receivers;	/* fan: how many; else 0 */
 	int		side;			/* 0 begins */
 	unsigned int	limit_pair;		/* whose lines the limit is measured with now */
@@ -423,10 +425,26 @@ static inline void bench_pin(int side)
 	sched_setaffinity(0, sizeof(one), &one);
 }
 
+static inline void *bench_idle(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+static inline void bench_open(const struct transport *t, struct bench *b)
+{
+	pthread_t thread;
+
+	if (b->threads && pthread_create(&thread, NULL, bench_idle, NULL))
+		bench_die("no thread");
+	t->open(b);
+}
+
 static inline void bench_side(const struct transport *t, struct bench *b, const char *mode)
 {
 	bench_pin(b->side);
-	t->open(b);
+	bench_open(t, b);
 	if (b->stream)
 		bench_stream(t, b, mode);
 	else
@@ -449,7 +467,7 @@ static inline void bench_fan_one(const struct transport *t, struct bench *b, str
 	unsigned long share = b->messages / (unsigned long)(b->side ? b->receivers : b->senders), n;
 
 	b->stream = true;
-	t->open(b);
+	bench_open(t, b);
 	__atomic_add_fetch(&f->ready, 1, __ATOMIC_SEQ_CST);
 	while (!__atomic_load_n(&f->go, __ATOMIC_SEQ_CST))
 		usleep(1000);
@@ -546,7 +564,7 @@ static inline bool bench_mode(struct bench *b, const char *mode)
 	snprintf(rest, sizeof(rest), "%s", mode);
 	for (at = rest; (part = strtok_r(at, "+", &at));) {
 		bool *flag = !strcmp(part, "touch") ? &b->touch : !strcmp(part, "sleep") ? &b->sleeps :
-			     !strcmp(part, "1000") ? &b->crowd : !strcmp(part, "16g") ? &b->big : NULL;
+			     !strcmp(part, "threads") ? &b->threads : !strcmp(part, "1000") ? &b->crowd : !strcmp(part, "16g") ? &b->big : NULL;
 
 		if (!flag)
 			return false;
