@@ -56,19 +56,20 @@ struct waiter;		/* wait.c */
 struct mail_route;	/* mail.c */
 
 /*
- * A lock of private memory. Costs nothing while the process has one thread.
- * Whoever locked must unlock with the returned value: a second thread may have
+ * A lock of private memory. Costs nothing while the process has one thread, or said that it
+ * is used by one. Whoever locked must unlock with the returned value: a second thread may have
  * started in between.
  */
 struct lock {
 	atomic_uint	held;
+	bool		none;		/* SHMK_ATTACH_ONE_THREAD; set when made */
 };
 
 void lock_slow(struct lock *lock);
 
 static inline bool lock(struct lock *lock)
 {
-	if (likely(__libc_single_threaded))
+	if (likely(__libc_single_threaded || lock->none))
 		return false;
 	if (unlikely(atomic_exchange_explicit(&lock->held, 1, memory_order_acquire)))
 		lock_slow(lock);

@@ -106,10 +106,10 @@ static inline bool kind_plain(uint32_t kind)
 	return kind == SHMK_KIND_BLOCK || kind == SHMK_KIND_INLINE;
 }
 
-/* Which of them: with threads the one for all others. */
+/* Which of them: with several threads the one for all others. */
 static always_inline uint32_t kind_of(const struct shmk_queue *q, uint32_t kinds)
 {
-	return likely(__libc_single_threaded) ? q->flags & kinds : UINT32_MAX;
+	return likely(__libc_single_threaded || q->shmk->lock.none) ? q->flags & kinds : UINT32_MAX;
 }
 
 static inline bool redelivers(uint32_t f)
@@ -1594,6 +1594,8 @@ static struct shmk_queue *queue_new(struct shmk *s, uint32_t id, uint32_t gen)
 	q->meta = q->flags & SHMK_QUEUE_F_META ? sizeof(struct shmk_slot_meta) : 0;
 	q->inline_max = status->slot_bytes - (uint32_t)offsetof(struct shmk_slot, inl) - q->meta;
 	q->nr_open = 1;
+	q->role_lock[0].none = s->lock.none;
+	q->role_lock[1].none = s->lock.none;
 	q->handle = __atomic_add_fetch(&last_handle, 1, __ATOMIC_RELAXED);
 	q->row = ROW_NONE;
 	q->side[0].fd = -1;

@@ -1344,6 +1344,7 @@ static struct shmk_topic *topic_new(struct shmk *s, uint32_t id, uint32_t gen)
 	t->rows = (const struct shmk_row *)((const char *)s->status + s->status->rows_off) +
 		  st->first_row;
 	t->nr_open = 1;
+	t->lock.none = s->lock.none;
 	return t;
 }
 

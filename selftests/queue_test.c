@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "lib_test.h"
+#include "../lib/topic.h"
 #include "kselftest_harness.h"
 
 #define POOL	(4 * MIB)
@@ -691,6 +692,106 @@ static const struct { uint32_t np, nc, cap, flags; } shapes[] = {
 TEST_F_TIMEOUT(queue, processes_keep_each_senders_order, 120)
 {
 	FLOW(false);
+}
+
+static void *until_told(void *arg)
+{
+	char c;
+
+	return (void *)read(*(int *)arg, &c, 1);
+}
+
+static void all_locks(struct shmk *s, struct shmk_queue *q, unsigned int held)
+{
+	atomic_store(&s->lock.held, held);
+	atomic_store(&q->role_lock[0].held, held);
+	atomic_store(&q->role_lock[1].held, held);
+}
+
+/* As if another thread had all locks. */
+static bool goes_on_without_locks(struct shmk *s, uint32_t flags)
+{
+	struct shmk_queue *q = queue(s, "locks", flags, 4);
+	struct shmk_msg m;
+	bool ok;
+
+	all_locks(s, q, 1);
+	ok = !shmk_send_copy(q, "a", 2, SHMK_TRY) && !shmk_recv(q, &m, SHMK_TRY);
+	shmk_free(&m);
+	ok &= !shmk_alloc(s, 500, 0, &m) && !shmk_send(q, &m, SHMK_TRY) &&
+	      !shmk_recv(q, &m, SHMK_TRY);
+	shmk_free(&m);
+	all_locks(s, q, 0);
+	shmk_queue_close(q);
+	shmk_queue_remove(s, "locks");
+	return ok;
+}
+
+static bool publishes_without_locks(struct shmk *s)
+{
+	struct shmk_topic_opts opts = { .flags = SHMK_TOPIC_CREATE };
+	struct shmk_topic *t;
+	bool ok;
+
+	if (shmk_topic_open(s, "locked", &opts, SHMK_TRY, &t))
+		return false;
+	atomic_store(&t->lock.held, 1);
+	ok = !shmk_topic_writer(t, SHMK_TRY) && !shmk_topic_publish_copy(t, "a", 2, SHMK_TRY);
+	shmk_topic_close(t);
+	shmk_queue_remove(s, "locked");
+	return ok;
+}
+
+/* With a second thread in the process. */
+TEST_F(queue, one_thread_takes_no_locks)
+{
+	struct shmk_attach_opts opts = { .flags = SHMK_ATTACH_ONE_THREAD };
+	pthread_t thread;
+	struct shmk *s;
+	int idle[2];
+
+	ASSERT_EQ(0, pipe(idle));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, until_told, &idle[0]));
+	ASSERT_EQ(0, shmk_attach(self->uri, &opts, &s));
+	EXPECT_TRUE(goes_on_without_locks(s, 0));
+	EXPECT_TRUE(goes_on_without_locks(s, SHMK_QUEUE_SP | SHMK_QUEUE_SC));
+	EXPECT_TRUE(goes_on_without_locks(s, SHMK_QUEUE_TAGGED | SHMK_QUEUE_SP | SHMK_QUEUE_SC));
+	EXPECT_TRUE(publishes_without_locks(s));
+	shmk_detach(s);
+	close(idle[1]);
+	pthread_join(thread, NULL);
+	close(idle[0]);
+}
+
+struct hasty {
+	struct shmk *s;
+	int done;	/* __atomic */
+};
+
+static void *alloc_one(void *arg)
+{
+	struct hasty *h = arg;
+	struct shmk_msg m;
+
+	if (!shmk_alloc(h->s, 500, 0, &m))
+		shmk_free(&m);
+	__atomic_store_n(&h->done, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* The other way round: who did not say so waits for another thread. */
+TEST_F(queue, other_threads_wait_for_a_lock)
+{
+	struct hasty h = { .s = self->s };
+	pthread_t thread;
+
+	atomic_store(&self->s->lock.held, 1);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, alloc_one, &h));
+	usleep(50000);
+	EXPECT_EQ(0, __atomic_load_n(&h.done, __ATOMIC_ACQUIRE));
+	atomic_store(&self->s->lock.held, 0);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(1, h.done);
 }
 
 TEST_F_TIMEOUT(queue, threads_keep_each_senders_order, 120)

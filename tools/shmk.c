@@ -174,7 +174,7 @@ static const struct command {
 	  "      --queues       those of queues, too: attaches to each pool for a moment\n" },
 	{ "bench", cmd_bench, "how fast it is here, beside what the machine can do",
 	  "bench [OPTION...] [CASE...]\n"
-	  "  a CASE is MODE:BYTES (ping, stream, fan4x4; +touch, +sleep, +threads,\n"
+	  "  a CASE is MODE:BYTES (ping, stream, fan4x4; +touch, +sleep, +threads, +one,\n"
 	  "  +1000 peers and queues, +16g of pool) or cost:WHAT; without one, all there are\n"
 	  "  -r, --rounds N     each so often, medians are printed; default 5\n"
 	  "      --pool URI     of the pools that it makes, default local:bench\n"

@@ -26,7 +26,11 @@
  * Threads: all calls on an attachment and its queues may run in several
  * threads at once, except that nothing may run beside shmk_detach(), and
  * nothing on a queue beside its shmk_queue_close(). A struct shmk_msg belongs to one
- * thread at a time. Locks are taken only once the process has made a thread.
+ * thread at a time. Locks are taken only once the process has made a thread, and not on
+ * what was attached with SHMK_ATTACH_ONE_THREAD: then all calls on it, its queues and messages
+ * are for one thread at a time, and it is the caller who sees to that; but for
+ * shmk_interrupt(), shmk_resume() and shmk_not_stuck(), which may come from any. Who breaks it
+ * can spoil what this peer itself holds and sends, as any stray write of it could.
  *
  * Death: a peer may be killed between any two instructions of any call. What
  * it held comes back to the pool; a message it was sending is delivered once or
@@ -209,6 +213,7 @@ SHMK_API int shmk_pool_cleanup(const char *uri);
 #define SHMK_ATTACH_NO_URING	0x2	/* sleep by poll whatever SHMK_WAIT in the environment says */
 #define SHMK_ATTACH_PREFAULT	0x4	/* map all pages now, not at first touch */
 #define SHMK_ATTACH_AT		0x8	/* the data at an address of the caller's, see @data_at */
+#define SHMK_ATTACH_ONE_THREAD	0x10	/* only one thread at a time will use it: no locks */
 
 /**
  * struct shmk_attach_opts - zero means the default

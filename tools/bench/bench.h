@@ -25,6 +25,7 @@
  *           in ping, side 1 also waits 50 us before it answers, so that both
  *           sides really are asleep, and that time is taken off
  *   +threads  each process has a second thread, which sleeps: so that what locks only then does
+ *   +one    shmk only: with SHMK_ATTACH_ONE_THREAD
  *   +1000   shmk only: 1000 more peers and 1000 more queues are in the pool
  *   +16g    shmk only: the pool has 16 GiB
  *
@@ -59,7 +60,7 @@
 struct bench {
 	size_t		bytes;
 	unsigned long	messages;
-	bool		stream, touch, sleeps, threads, crowd, big;
+	bool		stream, touch, sleeps, threads, one, crowd, big;
 	int		senders, receivers;	/* fan: how many; else 0 */
 	int		side;			/* 0 begins */
 	unsigned int	limit_pair;		/* whose lines the limit is measured with now */
@@ -564,7 +565,9 @@ static inline bool bench_mode(struct bench *b, const char *mode)
 	snprintf(rest, sizeof(rest), "%s", mode);
 	for (at = rest; (part = strtok_r(at, "+", &at));) {
 		bool *flag = !strcmp(part, "touch") ? &b->touch : !strcmp(part, "sleep") ? &b->sleeps :
-			     !strcmp(part, "threads") ? &b->threads : !strcmp(part, "1000") ? &b->crowd : !strcmp(part, "16g") ? &b->big : NULL;
+			     !strcmp(part, "threads") ? &b->threads :
+			     !strcmp(part, "one") ? &b->one :
+			     !strcmp(part, "1000") ? &b->crowd : !strcmp(part, "16g") ? &b->big : NULL;
 
 		if (!flag)
 			return false;
@@ -613,7 +616,7 @@ static inline int bench_main(const struct transport *const *list, int argc, char
 	if (b.bytes < 8 || b.bytes % 8)
 		bench_die("a multiple of 8 bytes");
 	b.messages = argc > 4 ? strtoul(argv[4], NULL, 0) : bench_messages(&b);
-	if ((b.crowd || b.big) && strncmp((*list)->name, "shmk", 4))
+	if ((b.one || b.crowd || b.big) && strncmp((*list)->name, "shmk", 4))
 		bench_skip("of shmk only");
 	if (b.senders && !(*list)->many)
 		bench_skip("one sender and one receiver only");

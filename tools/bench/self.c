@@ -233,7 +233,8 @@ static void self_open(struct bench *b)
 	 * waits for room as who says nothing does: it spins a little.
 	 */
 	bool waits = b->stream && !b->side && !b->senders;
-	struct shmk_attach_opts opts = { .spin_us = b->sleeps && !waits ? -1 : 0 };
+	struct shmk_attach_opts opts = { .spin_us = b->sleeps && !waits ? -1 : 0,
+					 .flags = b->one ? SHMK_ATTACH_ONE_THREAD : 0 };
 
 	check("attach", shmk_attach(my.uri, &opts, &my.s));
 	if (my.gives)
