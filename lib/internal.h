@@ -189,6 +189,7 @@ struct shmk_queue {
 	uint64_t		nr_bells;
 	uint32_t		nr_held;	/* F_REDELIVER: messages not acknowledged yet; atomic */
 	bool			closing;	/* closed but for those; under shmk->lock */
+	struct source		*sources;	/* poller.c: of the pollers that have it; under shmk->lock */
 	uint8_t			ahead;		/* enum ahead, by the last message received; a hint, unlocked */
 	struct shmk_queue	*next;
 	/* topic.c, which has its own idea of what a side waits for; else NULL */

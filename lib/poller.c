@@ -36,6 +36,10 @@
  * the set is asked before the slots are, so that busy queues do not hide an fd
  * from a caller with little room.
  *
+ * A poller is one thread's; but a queue that is closed must find those that have it, and
+ * touch no other. So its sources are chained on the queue as well, under the attachment's
+ * lock, under which they also go.
+ *
  * If it dies: arming has its WAITING entry, as in wait.c. All else is private.
  */
 #include <errno.h>
@@ -56,6 +60,8 @@
 
 struct source {
 	struct source		*next, *prev;	/* in one of the poller's lists */
+	struct shmk_poller	*poller;
+	struct source		*of_queue;	/* the next of the queue's; under shmk->lock */
 	void			*tag;
 	int			kind;		/* SHMK_READY_* */
 	bool			armed;
@@ -458,16 +464,24 @@ int shmk_poller_wait(struct shmk_poller *p, struct shmk_ready *ready, unsigned i
 
 /* ------------------------------------------------------------ its sets -- */
 
-static struct source *find(struct shmk_poller *p, int kind, const struct shmk_queue *q, int what)
+static struct source *find_side(struct shmk_poller *p, const struct shmk_queue *q, int side)
 {
-	struct list *const lists[] = { &p->hot, &p->armed, &p->dozing, &p->others };
+	bool locked = lock(&p->shmk->lock);
+	struct source *src = q->sources;
+
+	while (src && (src->poller != p || (int)src->side != side))
+		src = src->of_queue;
+	unlock(&p->shmk->lock, locked);
+	return src;
+}
+
+static struct source *find_other(struct shmk_poller *p, int kind, int fd)
+{
 	struct source *src;
 
-	for (unsigned int i = 0; i < 4; i++)
-		for (src = lists[i]->head.next; src != &lists[i]->head; src = src->next)
-			if (src->kind == kind && src->q == q &&
-			    what == (q ? (int)src->side : src->fd))
-				return src;
+	for (src = p->others.head.next; src != &p->others.head; src = src->next)
+		if (src->kind == kind && src->fd == fd)
+			return src;
 	return NULL;
 }
 
@@ -478,11 +492,35 @@ static int set_add(struct shmk_poller *p, int fd, uint32_t events, struct source
 	return epoll_ctl(p->set, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
 }
 
-static void source_drop(struct shmk_poller *p, struct source *src)
+static void source_chain(struct source *src)
 {
-	epoll_ctl(p->set, EPOLL_CTL_DEL, src->fd, NULL);
-	list_del(list_of(p, src), src);
+	bool locked = lock(&src->poller->shmk->lock);
+
+	src->of_queue = src->q->sources;
+	src->q->sources = src;
+	unlock(&src->poller->shmk->lock, locked);
+}
+
+/* Under shmk->lock, if it has a queue. */
+static void source_free(struct list *list, struct source *src)
+{
+	struct source **at;
+
+	if (src->q) {
+		for (at = &src->q->sources; *at != src; at = &(*at)->of_queue)
+			;
+		*at = src->of_queue;
+	}
+	list_del(list, src);
 	free(src);
+}
+
+static void source_drop_locked(struct source *src)
+{
+	struct shmk_poller *p = src->poller;
+
+	epoll_ctl(p->set, EPOLL_CTL_DEL, src->fd, NULL);
+	source_free(list_of(p, src), src);
 }
 
 static int source_add(struct shmk_poller *p, const struct source *like, uint32_t events)
@@ -498,7 +536,10 @@ static int source_add(struct shmk_poller *p, const struct source *like, uint32_t
 		free(src);
 		return ret;
 	}
+	src->poller = p;
 	list_add(list_of(p, src), src);
+	if (src->q)
+		source_chain(src);
 	if (src->q && p->exported)
 		arm(p, src, true);
 	return 0;
@@ -514,7 +555,7 @@ int shmk_poller_add(struct shmk_poller *p, struct shmk_queue *q, int side, void 
 		return -EINVAL;
 	if (p->shmk->rdonly)
 		return -EROFS;
-	if (find(p, SHMK_READY_QUEUE, q, side))
+	if (find_side(p, q, side))
 		return -EEXIST;
 	ret = side_open(q, (uint32_t)side);
 	if (ret)
@@ -538,7 +579,7 @@ int shmk_poller_add_sub(struct shmk_poller *p, struct shmk_sub *sub, void *tag)
 		return -EINVAL;
 	if (s->rdonly && s->backend->wait_slice_ns != INT64_MAX)
 		return -EOPNOTSUPP;	/* as shmk_sub_fd() */
-	if (find(p, SHMK_READY_SUB, &sub->q, SHMK_SIDE_RECV))
+	if (find_side(p, &sub->q, SHMK_SIDE_RECV))
 		return -EEXIST;
 	ret = side_open(&sub->q, SHMK_SIDE_RECV);
 	if (ret)
@@ -556,14 +597,14 @@ int shmk_poller_add_events(struct shmk_poller *p, void *tag)
 	src.fd = shmk_event_fd(p->shmk);
 	if (src.fd < 0)
 		return src.fd;
-	return find(p, SHMK_READY_EVENTS, NULL, src.fd) ? -EEXIST : source_add(p, &src, EPOLLIN);
+	return find_other(p, SHMK_READY_EVENTS, src.fd) ? -EEXIST : source_add(p, &src, EPOLLIN);
 }
 
 int shmk_poller_add_fd(struct shmk_poller *p, int fd, short events, void *tag)
 {
 	struct source src = { .kind = SHMK_READY_FD, .fd = fd, .tag = tag };
 	ERRNO_KEPT;
-	struct source *old = find(p, SHMK_READY_FD, NULL, fd);
+	struct source *old = find_other(p, SHMK_READY_FD, fd);
 	int ret;
 
 	if (events & ~(POLLIN | POLLOUT | POLLPRI | POLLRDHUP))
@@ -578,47 +619,50 @@ int shmk_poller_add_fd(struct shmk_poller *p, int fd, short events, void *tag)
 	return ret;
 }
 
-static int source_remove(struct shmk_poller *p, struct source *src)
+static int source_remove(struct source *src)
 {
 	ERRNO_KEPT;
+	struct shmk *s;
+	bool locked;
 
 	if (!src)
 		return -ENOENT;
-	source_drop(p, src);
+	s = src->poller->shmk;
+	locked = lock(&s->lock);
+	source_drop_locked(src);
+	unlock(&s->lock, locked);
 	return 0;
 }
 
 int shmk_poller_remove(struct shmk_poller *p, struct shmk_queue *q, int side)
 {
-	return source_remove(p, find(p, SHMK_READY_QUEUE, q, side));
+	return source_remove(find_side(p, q, side));
 }
 
 int shmk_poller_remove_sub(struct shmk_poller *p, struct shmk_sub *sub)
 {
-	return source_remove(p, find(p, SHMK_READY_SUB, &sub->q, SHMK_SIDE_RECV));
+	return source_remove(find_side(p, &sub->q, SHMK_SIDE_RECV));
 }
 
 int shmk_poller_remove_events(struct shmk_poller *p)
 {
-	return source_remove(p, find(p, SHMK_READY_EVENTS, NULL, shmk_event_fd(p->shmk)));
+	return source_remove(find_other(p, SHMK_READY_EVENTS, shmk_event_fd(p->shmk)));
 }
 
 int shmk_poller_remove_fd(struct shmk_poller *p, int fd)
 {
-	return source_remove(p, find(p, SHMK_READY_FD, NULL, fd));
+	return source_remove(find_other(p, SHMK_READY_FD, fd));
 }
 
 /* Before the queue goes. An fd that a forked child has too would stay in the set. */
 void poller_forget(struct shmk_queue *q)
 {
+	ERRNO_KEPT;
 	struct shmk *s = q->shmk;
 	bool locked = lock(&s->lock);
 
-	for (struct shmk_poller *p = s->pollers; p; p = p->next) {
-		for (int side = 0; side < 2; side++)
-			source_remove(p, find(p, SHMK_READY_QUEUE, q, side));
-		source_remove(p, find(p, SHMK_READY_SUB, q, SHMK_SIDE_RECV));
-	}
+	while (q->sources)
+		source_drop_locked(q->sources);
 	unlock(&s->lock, locked);
 }
 
@@ -660,18 +704,20 @@ static void list_free(struct list *list)
 {
 	struct source *src;
 
-	while ((src = list->head.next) != &list->head) {
-		list_del(list, src);
-		free(src);
-	}
+	while ((src = list->head.next) != &list->head)
+		source_free(list, src);
 }
 
-static void poller_free(struct shmk_poller *p)
+static void sources_free(struct shmk_poller *p)
 {
 	list_free(&p->hot);
 	list_free(&p->armed);
 	list_free(&p->dozing);
 	list_free(&p->others);
+}
+
+static void poller_free(struct shmk_poller *p)
+{
 	close(p->set);
 	free(p);
 }
@@ -720,6 +766,7 @@ void shmk_poller_close(struct shmk_poller *p)
 		;
 	if (*at)
 		*at = p->next;
+	sources_free(p);
 	unlock(&p->shmk->lock, locked);
 	poller_free(p);
 }
@@ -731,6 +778,7 @@ void pollers_exit(struct shmk *s)
 
 	while ((p = s->pollers)) {
 		s->pollers = p->next;
+		sources_free(p);
 		poller_free(p);
 	}
 }

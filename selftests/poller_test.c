@@ -977,4 +977,72 @@ TEST_F(poller, a_ring_of_the_callers_waits_for_all)
 	child_end(sender);
 }
 
+/* ------------------------------------------------------------- threads -- */
+
+struct beside {
+	struct shmk *s;
+	int stop;	/* __atomic */
+	int rounds;
+	int ret;
+};
+
+/* Has a poller of its own, whose sides are hot and armed in turn. */
+static void *poll_on(void *arg)
+{
+	struct beside *b = arg;
+	struct shmk_queue *q[NR_QUEUES];
+	struct shmk_poller *p = poller(b->s, q, NR_QUEUES);
+	struct shmk_ready r[4];
+	int n = 0;
+
+	while (!__atomic_load_n(&b->stop, __ATOMIC_RELAXED) && b->ret >= 0) {
+		b->ret = put(q[b->rounds++ % NR_QUEUES], 1, SHMK_TRY);
+		if (!b->ret)
+			n = shmk_poller_wait(p, r, 4, watchdog());
+		b->ret = n < 1 ? -EPROTO : take_told(r, n);
+		shmk_poller_wait(p, r, 4, now_ns() + 20000);
+	}
+	shmk_poller_close(p);
+	return NULL;
+}
+
+/* Of no concern to who polls others: it was looked for in all pollers, under their threads' hands. */
+TEST_F(poller, queues_are_closed_beside_pollers_without_them)
+{
+	struct beside b = { .s = self->s };
+	int64_t end = now_ns() + 2000 * NS_PER_MS;
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, poll_on, &b));
+	while (now_ns() < end)
+		shmk_queue_close(queue(self->s, "concerns-nobody", 4));
+	__atomic_store_n(&b.stop, 1, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	EXPECT_LE(0, b.ret);
+	EXPECT_LT(10, b.rounds);
+}
+
+TEST_F(poller, a_queue_leaves_all_pollers_that_have_it)
+{
+	struct shmk_queue *q = nth(self->s, 9);
+	struct shmk_poller *other, *gone;
+	struct shmk_ready r;
+
+	ASSERT_EQ(0, shmk_poller_open(self->s, &other));
+	ASSERT_EQ(0, shmk_poller_open(self->s, &gone));
+	ASSERT_EQ(0, shmk_poller_add(gone, q, SHMK_RECV, NULL));
+	ASSERT_EQ(0, shmk_poller_add(self->p, q, SHMK_RECV, NULL));
+	ASSERT_EQ(0, shmk_poller_add(other, q, SHMK_SEND, NULL));
+	ASSERT_EQ(0, shmk_poller_add(other, q, SHMK_RECV, NULL));
+	EXPECT_EQ(-EEXIST, shmk_poller_add(other, q, SHMK_RECV, NULL));
+	shmk_poller_close(gone);
+	EXPECT_EQ(0, shmk_poller_remove(other, q, SHMK_RECV));
+	EXPECT_EQ(-ENOENT, shmk_poller_remove(other, q, SHMK_RECV));
+	EXPECT_EQ(1, shmk_poller_wait(other, &r, 1, SHMK_TRY));
+	shmk_queue_close(q);
+	EXPECT_EQ(-EAGAIN, shmk_poller_wait(other, &r, 1, SHMK_TRY));
+	EXPECT_EQ(-EAGAIN, shmk_poller_wait(self->p, &r, 1, SHMK_TRY));
+	shmk_poller_close(other);
+}
+
 TEST_HARNESS_MAIN
