@@ -26,7 +26,7 @@
 struct call {
 	struct call	*next;
 	int64_t		id;
-	struct shmk_queue *service;
+	struct shmk_queue *service;	/* held: closed by the caller it stays until the last call */
 	__u64		pos;
 };
 
@@ -47,7 +47,19 @@ void call_drop(struct call **at)
 	struct call *c = *at;
 
 	*at = c->next;
+	queue_unhold(c->service);
 	free(c);
+}
+
+/* With the attachment, which closes the services. */
+void calls_forget(struct shmk_mailbox *mb)
+{
+	struct call *c;
+
+	while ((c = mb->calls)) {
+		mb->calls = c->next;
+		free(c);
+	}
 }
 
 /* Nobody has it any more, nor will. */
@@ -84,15 +96,16 @@ int64_t shmk_request_send(struct shmk_mailbox *mb, struct shmk_queue *service,
 	if (!c)
 		return -ENOMEM;
 	msg->tag = SHMK_TAG_REPLY;
-	msg->id = (uint64_t)(mb->last_id + 1);
+	msg->id = (uint64_t)(mb->shmk->last_request + 1);
 	ret = shmk_send(service, msg, deadline);
 	if (ret) {
 		free(c);
 		return ret;
 	}
 	*c = (struct call) {
-		.id = ++mb->last_id, .service = service, .pos = SHMK_WHERE_POS(msg->from),
+		.id = ++mb->shmk->last_request, .service = service, .pos = SHMK_WHERE_POS(msg->from),
 	};
+	queue_hold(service);
 	for (at = &mb->calls; *at; at = &(*at)->next)
 		;
 	*at = c;

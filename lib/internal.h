@@ -147,6 +147,7 @@ struct shmk {
 	struct shmk_topic	*topics;	/* likewise */
 	struct mail_route	*routes;	/* mail.c: mailboxes of others; under lock */
 	struct mail_route	**route_of;	/* by peer id; made with the first; likewise */
+	int64_t			last_request;	/* call.c: ids, none twice in this life; of the mailbox */
 	uint64_t		routes_swept;	/* as many lives had ended by then; by WRITE_ONCE() */
 	struct shmk_mailbox	*mailbox;	/* the own one */
 	struct shmk_queue	*closing;	/* closed, but messages of theirs are held; under lock */
@@ -187,7 +188,7 @@ struct shmk_queue {
 	uint64_t		nr[2];		/* messages received, sent by this handle */
 	uint64_t		nr_sleeps;
 	uint64_t		nr_bells;
-	uint32_t		nr_held;	/* F_REDELIVER: messages not acknowledged yet; atomic */
+	uint32_t		nr_held;	/* messages not acknowledged, requests not answered; atomic */
 	bool			closing;	/* closed but for those; under shmk->lock */
 	struct source		*sources;	/* poller.c: of the pollers that have it; under shmk->lock */
 	uint8_t			ahead;		/* enum ahead, by the last message received; a hint, unlocked */
@@ -354,6 +355,9 @@ static inline void *block_data(struct shmk *s, uint32_t block)
 void message_ack(struct shmk_msg *msg);
 /* The end of the attachment: all handles go. */
 void queues_close(struct shmk *s);
+/* The handle is of use until queue_unhold(), whoever closes it. */
+void queue_hold(struct shmk_queue *q);
+void queue_unhold(struct shmk_queue *q);
 
 /* mail.c: before the queues are closed. */
 void mail_exit(struct shmk *s);

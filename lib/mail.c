@@ -272,6 +272,23 @@ static int route_get(struct shmk *s, uint32_t id, uint32_t gen, int64_t deadline
 	return ret;
 }
 
+/* What it holds in the pool goes with the end of the peer. */
+static void box_forget(struct shmk *s)
+{
+	struct shmk_mailbox *mb = s->mailbox;
+	struct letter *l;
+
+	if (!mb)
+		return;
+	while ((l = mb->aside)) {
+		mb->aside = l->next;
+		free(l);
+	}
+	calls_forget(mb);
+	s->mailbox = NULL;
+	free(mb);
+}
+
 void mail_exit(struct shmk *s)
 {
 	struct mail_route *r;
@@ -282,6 +299,7 @@ void mail_exit(struct shmk *s)
 	}
 	free(s->route_of);
 	s->route_of = NULL;
+	box_forget(s);
 }
 
 /* ------------------------------------------------------------- sending -- */
@@ -373,30 +391,41 @@ int shmk_mail_send_copy(struct shmk *s, uint32_t to, uint32_t gen, uint32_t tag,
 
 /* ----------------------------------------------------------- receiving -- */
 
-bool mail_matches(const struct shmk_msg *msg, uint32_t from, uint32_t tag)
+/* Of any life, if @gen is 0. */
+bool mail_matches(const struct shmk_msg *msg, uint32_t from, uint32_t gen, uint32_t tag)
 {
 	return (from == SHMK_ANY_PEER || msg->sender == from) &&
+	       (!gen || msg->sender_gen == (gen & 0xffff)) &&
 	       (tag == msg->tag || (tag == SHMK_ANY_TAG && msg->tag != SHMK_TAG_REPLY));
+}
+
+/* The next in the queue goes aside. */
+static int mail_pull_one(struct shmk_mailbox *mb)
+{
+	struct letter *l = malloc(sizeof(*l));
+	int ret;
+
+	if (!l)
+		return -ENOMEM;
+	ret = shmk_recv(mb->q, &l->msg, SHMK_TRY);
+	if (ret) {
+		free(l);
+		return ret;
+	}
+	l->next = NULL;
+	*mb->last = l;
+	mb->last = &l->next;
+	return 0;
 }
 
 int mail_pull(struct shmk_mailbox *mb)
 {
-	struct letter *l;
 	int ret;
 
-	do {
-		l = malloc(sizeof(*l));
-		if (!l)
-			return -ENOMEM;
-		ret = shmk_recv(mb->q, &l->msg, SHMK_TRY);
-		if (ret) {
-			free(l);
-			return ret;
-		}
-		l->next = NULL;
-		*mb->last = l;
-		mb->last = &l->next;
-	} while (true);
+	do
+		ret = mail_pull_one(mb);
+	while (!ret);
+	return ret;
 }
 
 void mail_take(struct shmk_mailbox *mb, struct letter **at, struct shmk_msg *msg)
@@ -413,38 +442,44 @@ void mail_take(struct shmk_mailbox *mb, struct letter **at, struct shmk_msg *msg
 	free(l);
 }
 
-static struct letter **mail_find(struct shmk_mailbox *mb, uint32_t from, uint32_t tag)
-{
-	struct letter **at;
+/* What a receiver asks for. */
+struct wish {
+	uint32_t	from, gen, tag;
+};
 
-	for (at = &mb->aside; *at; at = &(*at)->next)
-		if (mail_matches(&(*at)->msg, from, tag))
-			return at;
-	return NULL;
+static bool wish_is(const struct wish *w, const struct letter *l)
+{
+	return mail_matches(&l->msg, w->from, w->gen, w->tag);
 }
 
-/* What is aside came first. Blocks are taken out of the queue only as long as entries last. */
-static int mail_look(struct shmk_mailbox *mb, uint32_t from, uint32_t tag, struct letter ***at)
+/*
+ * What is aside came first. No more is taken out of the queue than is looked at, so who
+ * asks for all in turn has nothing aside; and blocks only as long as entries last.
+ */
+static int mail_look(struct shmk_mailbox *mb, const struct wish *w, struct letter ***at)
 {
 	int ret;
 
-	*at = mail_find(mb, from, tag);
-	if (*at)
-		return 0;
-	ret = mail_pull(mb);
-	*at = mail_find(mb, from, tag);
-	return *at ? 0 : ret;
+	for (*at = &mb->aside; **at; *at = &(**at)->next)
+		if (wish_is(w, **at))
+			return 0;
+	do {
+		*at = mb->last;
+		ret = mail_pull_one(mb);
+	} while (!ret && !wish_is(w, **at));
+	return ret;
 }
 
 int shmk_mail_recv(struct shmk_mailbox *mb, uint32_t from, uint32_t tag, struct shmk_msg *msg,
 		   int64_t deadline)
 {
+	const struct wish w = { .from = from, .tag = tag };
 	struct letter **at;
 	int ret;
 
 	msg->data = NULL;
 	for (;;) {
-		ret = mail_look(mb, from, tag, &at);
+		ret = mail_look(mb, &w, &at);
 		if (!ret) {
 			mail_take(mb, at, msg);
 			return 0;
@@ -457,15 +492,53 @@ int shmk_mail_recv(struct shmk_mailbox *mb, uint32_t from, uint32_t tag, struct 
 	}
 }
 
+/* wait_side_event() */
+static bool sender_gone(struct shmk *s, void *arg)
+{
+	const struct wish *w = arg;
+
+	return mail_gen(s, w->from) != w->gen;
+}
+
+int shmk_mail_recv_from(struct shmk_mailbox *mb, uint32_t from, uint32_t gen, uint32_t tag,
+			struct shmk_msg *msg, int64_t deadline)
+{
+	struct wish w = { .from = from, .gen = gen, .tag = tag };
+	struct letter **at;
+	bool gone;
+	int ret;
+
+	msg->data = NULL;
+	if (from == SHMK_ANY_PEER || !gen)
+		return -EINVAL;
+	for (;;) {
+		gone = sender_gone(mb->shmk, &w);	/* first: then all that it sent is there */
+		ret = mail_look(mb, &w, &at);
+		if (!ret) {
+			mail_take(mb, at, msg);
+			return 0;
+		}
+		if (ret != -EAGAIN)
+			return ret;
+		if (gone)
+			return -EPIPE;
+		ret = wait_side_event(mb->q, SHMK_SIDE_RECV, sender_gone, &w, deadline);
+		if (ret && ret != -EPIPE)
+			return ret;
+	}
+}
+
 int shmk_mail_probe(struct shmk_mailbox *mb, uint32_t from, uint32_t tag,
 		    struct shmk_mail_info *info)
 {
+	const struct wish w = { .from = from, .tag = tag };
 	struct letter **at;
-	int ret = mail_look(mb, from, tag, &at);
+	int ret = mail_look(mb, &w, &at);
 
 	if (!ret && info)
 		*info = (struct shmk_mail_info) {
-			.from = (*at)->msg.sender, .tag = (*at)->msg.tag, .len = (*at)->msg.len,
+			.from = (*at)->msg.sender, .gen = (*at)->msg.sender_gen,
+			.tag = (*at)->msg.tag, .len = (*at)->msg.len,
 		};
 	return ret;
 }
@@ -525,6 +598,7 @@ int shmk_mailbox_open(struct shmk *s, const struct shmk_mailbox_opts *opts,
 void shmk_mailbox_close(struct shmk_mailbox *mb)
 {
 	char name[SHMK_NAME_LEN];
+	bool more;
 	struct shmk *s;
 	int ret;
 
@@ -533,11 +607,13 @@ void shmk_mailbox_close(struct shmk_mailbox *mb)
 	s = mb->shmk;
 	WRITE_ONCE(mb->q->rv.ring->role_recv, (__u64)s->gen << 32 | SHMK_ROLE_CLOSED);
 	wait_wake(mb->q, SHMK_SIDE_SEND);			/* M1 */
+	/* Without an entry for the next one, and none that this could free, it goes with the queue. */
 	do {
 		ret = mail_pull(mb);
+		more = ret == -ENOBUFS && mb->aside;
 		while (mb->aside)
 			mail_take(mb, &mb->aside, NULL);
-	} while (ret == -ENOBUFS);
+	} while (more);
 	while (mb->calls)
 		call_drop(&mb->calls);
 	s->mailbox = NULL;

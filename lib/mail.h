@@ -22,18 +22,18 @@ struct shmk_mailbox {
 	struct letter	*aside;		/* in the order of their coming */
 	struct letter	**last;
 	struct call	*calls;
-	int64_t		last_id;
 };
 
 /* The generation of who has the id now; 0: nobody alive. */
 uint32_t mail_gen(struct shmk *s, uint32_t id);
 /* As shmk_mail_send(), with the tag that @msg has. */
 int mail_post(struct shmk *s, uint32_t to, uint32_t gen, struct shmk_msg *msg, int64_t deadline);
-/* All that is in the queue goes aside. Never 0: -EAGAIN when it is empty. */
+/* All that is in the queue goes aside, in the order of its coming. Never 0: -EAGAIN when it is empty. */
 int mail_pull(struct shmk_mailbox *mb);
 /* @msg gets the letter at *@at; NULL: it is freed. */
 void mail_take(struct shmk_mailbox *mb, struct letter **at, struct shmk_msg *msg);
-bool mail_matches(const struct shmk_msg *msg, uint32_t from, uint32_t tag);
+bool mail_matches(const struct shmk_msg *msg, uint32_t from, uint32_t gen, uint32_t tag);
 void call_drop(struct call **at);
+void calls_forget(struct shmk_mailbox *mb);
 
 #endif

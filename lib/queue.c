@@ -1059,7 +1059,7 @@ static inline int take_garbage(struct look *l)
 static void take_held(struct shmk_queue *q, struct look *l, struct shmk_msg *msg, __u64 what)
 {
 	entry_what(q->shmk, msg->entry, what);
-	__atomic_fetch_add(&q->nr_held, 1, __ATOMIC_RELAXED);
+	queue_hold(q);
 	msg->queue = q;
 	msg->redelivered = SHMK_T_TRIES(READ_ONCE(l->slot->t));
 }
@@ -1425,11 +1425,17 @@ static void queue_drop(struct shmk_queue **list, struct shmk_queue *q)
 	}
 }
 
+/* For a message of it that is held, or a request that is outstanding. */
+void queue_hold(struct shmk_queue *q)
+{
+	__atomic_fetch_add(&q->nr_held, 1, __ATOMIC_RELAXED);
+}
+
 /*
- * The ring stays where it is as long as this peer has the queue open: the last
- * message held makes up for the close that was put off.
+ * The ring stays where it is as long as this peer has the queue open: who holds it
+ * last makes up for the close that was put off.
  */
-static void held_put(struct shmk_queue *q)
+void queue_unhold(struct shmk_queue *q)
 {
 	struct shmk *s = q->shmk;
 	bool locked = lock(&s->lock);
@@ -1458,7 +1464,7 @@ static void held_resent(struct shmk_msg *msg)
 {
 	held_leave(msg);
 	entry_put(msg->shmk, msg->entry);
-	held_put(msg->queue);
+	queue_unhold(msg->queue);
 }
 
 /*
@@ -1477,7 +1483,7 @@ void message_ack(struct shmk_msg *msg)
 	else
 		entry_put_locked(s, msg->entry);
 	unlock(&s->lock, locked);
-	held_put(msg->queue);
+	queue_unhold(msg->queue);
 }
 
 /* ------------------------------------------------------------- handles -- */
@@ -1678,18 +1684,19 @@ void shmk_queue_close(struct shmk_queue *q)
 		queue_drop(&s->queues, q);
 		q->next = s->closing;
 		s->closing = q;
-		__atomic_fetch_add(&q->nr_held, 1, __ATOMIC_RELAXED);
+		queue_hold(q);
 		q->closing = true;
+		/* Before another thread can open it anew, and find that this peer has the role. */
+		role_drop(q, SHMK_SIDE_RECV);
+		role_drop(q, SHMK_SIDE_SEND);
 	}
 	unlock(&s->lock, locked);
 	if (!last) {
 		s->backend->queue_close(s, q->id, q->gen);
 		return;
 	}
-	role_drop(q, SHMK_SIDE_RECV);
-	role_drop(q, SHMK_SIDE_SEND);
 	wait_forget(q);
-	held_put(q);
+	queue_unhold(q);
 }
 
 /* What is still held goes back with the end of the peer, which closes the queues. */

@@ -295,6 +295,16 @@ static int64_t call_mail_recv(struct place *at, int64_t deadline)
 	return ret;
 }
 
+static int64_t call_mail_recv_from(struct place *at, int64_t deadline)
+{
+	int64_t ret = shmk_mail_recv_from(at->mail, shmk_self(at->other), shmk_self_gen(at->other),
+					  1, &at->msg, deadline);
+
+	if (!ret)
+		shmk_free(&at->msg);
+	return ret;
+}
+
 static void mail_one(struct place *at)
 {
 	CHECK(!shmk_mail_send_copy(at->other, shmk_self(at->s), 0, 1, "x", 1, SHMK_TRY));
@@ -381,6 +391,7 @@ static const struct row rows[] = {
 	{ "shmk_mail_send", call_mail_send, read_a_mail },
 	{ "shmk_mail_send_copy", call_mail_send_copy, read_a_mail },
 	{ "shmk_mail_recv", call_mail_recv, mail_one },
+	{ "shmk_mail_recv_from", call_mail_recv_from, mail_one },
 	{ "shmk_request_send", call_request_send, take_a_request },
 	{ "shmk_reply_recv", call_reply_recv, answer },
 	{ "shmk_call", call_call, answer },

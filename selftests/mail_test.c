@@ -5,6 +5,7 @@
  * Attachments of one process are as many peers; who is killed is a child.
  * SHMK_TEST_BACKEND=local|module.
  */
+#include <malloc.h>
 #include <pthread.h>
 
 #include "lib_test.h"
@@ -129,7 +130,7 @@ TEST_F(mail, by_sender_and_tag_in_order)
 {
 	struct shmk *third = peer(self->uri);
 	uint32_t me = shmk_self(self->s), from = shmk_self(self->o), other;
-	struct shmk_mail_info info = { 9, 9, 9 };
+	struct shmk_mail_info info = { 9, 9, 9, 9 };
 	struct shmk_msg m;
 	uint32_t i;
 
@@ -650,6 +651,241 @@ TEST_F(mail, many_lives_leave_no_mailboxes_with_threads)
 	close(idle[1]);
 	pthread_join(thread, NULL);
 	close(idle[0]);
+}
+
+/* ------------------------------------------------------- whose letters -- */
+
+struct letters {
+	const char	*uri;
+	uint32_t	to;
+	int		nr;
+};
+
+/* Writes @nr letters with 1, 2 ... in them, and lives on. */
+static void letter_writer(struct child_end *end, void *arg)
+{
+	const struct letters *l = arg;
+	struct shmk *s;
+
+	if (shmk_attach(l->uri, NULL, &s))
+		_exit(91);
+	for (char c = 1; c <= l->nr; c++)
+		if (shmk_mail_send_copy(s, l->to, 0, 1, &c, 1, watchdog()))
+			_exit(92);
+	tell(end, (int)shmk_self(s));
+	tell(end, (int)shmk_self_gen(s));
+	for (;;)
+		pause();
+}
+
+TEST_F(mail, of_one_life_only)
+{
+	struct letters two = { .uri = self->uri, .to = shmk_self(self->s), .nr = 2 };
+	struct letters one = { .uri = self->uri, .to = shmk_self(self->s), .nr = 1 };
+	struct shmk_mail_info info;
+	struct child a, b;
+	uint32_t id, gen;
+	struct shmk_msg m;
+	int64_t until;
+
+	child_start(&a, letter_writer, &two);
+	id = (uint32_t)child_hear(&a);
+	gen = (uint32_t)child_hear(&a);
+	EXPECT_EQ(-EINVAL, shmk_mail_recv_from(self->mine, id, 0, 1, &m, SHMK_TRY));
+	EXPECT_EQ(-EINVAL, shmk_mail_recv_from(self->mine, SHMK_ANY_PEER, gen, 1, &m, SHMK_TRY));
+	EXPECT_EQ(-EPIPE, shmk_mail_recv_from(self->mine, id, gen + 1, 1, &m, SHMK_TRY));
+	ASSERT_EQ(0, shmk_mail_recv_from(self->mine, id, gen, 1, &m, SHMK_TRY));
+	shmk_free(&m);
+	EXPECT_EQ(0, shmk_mail_probe(self->mine, id, 1, &info));
+	EXPECT_EQ(id, info.from);
+	EXPECT_EQ(gen & 0xffff, info.gen);
+	EXPECT_EQ(1, info.len);
+	child_kill(&a);
+	until = watchdog();
+	do {
+		self->s->backend->reap(self->s);
+		child_start(&b, letter_writer, &one);
+		if ((uint32_t)child_hear(&b) == id)
+			break;
+		child_kill(&b);
+	} while (now_ns() < until);
+	gen = (uint32_t)child_hear(&b);
+	/* The new life has the id; its letter is another than what is left of the last. */
+	ASSERT_EQ(0, shmk_mail_recv_from(self->mine, id, gen, 1, &m, SHMK_TRY));
+	EXPECT_EQ(1, *(char *)m.data);
+	shmk_free(&m);
+	EXPECT_EQ(-EAGAIN, shmk_mail_recv_from(self->mine, id, gen, 1, &m, SHMK_TRY));
+	/* The last one's is not lost, and is had by its own generation as well. */
+	while (!shmk_mail_recv(self->mine, id, 1, &m, SHMK_TRY)) {
+		EXPECT_NE(gen & 0xffff, m.sender_gen);
+		shmk_free(&m);
+	}
+	child_kill(&b);
+	EXPECT_EQ(-EPIPE, shmk_mail_recv_from(self->mine, id, gen, 1, &m, watchdog()));
+}
+
+TEST_F(mail, who_waits_for_one_hears_of_its_death)
+{
+	struct letters none = { .uri = self->uri, .to = shmk_self(self->s) };
+	pthread_t thread;
+	struct shmk_msg m;
+	uint32_t id, gen;
+	struct child c;
+
+	child_start(&c, letter_writer, &none);
+	id = (uint32_t)child_hear(&c);
+	gen = (uint32_t)child_hear(&c);
+	EXPECT_EQ(-ETIMEDOUT, shmk_mail_recv_from(self->mine, id, gen, 1, &m, shmk_deadline_ms(10)));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, kill_later, &c));
+	EXPECT_EQ(-EPIPE, shmk_mail_recv_from(self->mine, id, gen, 1, &m, watchdog()));
+	pthread_join(thread, NULL);
+}
+
+/* What is behind what was asked for stays in the queue, and holds senders back. */
+TEST_F(mail, no_more_is_taken_out_than_is_looked_at)
+{
+	struct shmk_queue_stats stats;
+	struct shmk_msg m;
+	char b = 1;
+
+	for (uint32_t i = 0; i < 5; i++)
+		ASSERT_EQ(0, shmk_mail_send_copy(self->o, shmk_self(self->s), 0, i, &b, 1, SHMK_TRY));
+	ASSERT_EQ(0, shmk_mail_recv(self->mine, SHMK_ANY_PEER, 1, &m, SHMK_TRY));
+	EXPECT_EQ(1, m.tag);
+	shmk_free(&m);
+	ASSERT_EQ(0, shmk_queue_stats(shmk_mailbox_queue(self->mine), &stats));
+	EXPECT_EQ(3, stats.depth);
+	for (uint32_t i = 0; i < 5; i++) {
+		if (i == 1)
+			continue;
+		ASSERT_EQ(0, shmk_mail_recv(self->mine, SHMK_ANY_PEER, SHMK_ANY_TAG, &m, SHMK_TRY));
+		EXPECT_EQ(i, m.tag);
+		shmk_free(&m);
+	}
+}
+
+/* ------------------------------------------------- mailboxes come and go -- */
+
+/* A late reply to a request of the last mailbox is none to one of the next. */
+TEST_F(mail, requests_of_the_next_mailbox_are_others)
+{
+	struct shmk_queue *q = service(self->s, 0), *p = service(self->o, 0);
+	struct shmk_msg m, first, second;
+	int64_t id[2];
+
+	ASSERT_EQ(0, text(self->s, "first", 8, &m));
+	id[0] = shmk_request_send(self->mine, q, &m, SHMK_TRY);
+	ASSERT_LT(0, id[0]);
+	ASSERT_EQ(0, shmk_recv(p, &first, SHMK_TRY));
+	shmk_mailbox_close(self->mine);
+	ASSERT_EQ(0, shmk_mailbox_open(self->s, NULL, &self->mine));
+	ASSERT_EQ(0, text(self->s, "second", 8, &m));
+	id[1] = shmk_request_send(self->mine, q, &m, SHMK_TRY);
+	EXPECT_LT(id[0], id[1]);
+	ASSERT_EQ(0, text(self->o, "to the first", 16, &m));
+	EXPECT_EQ(0, shmk_reply(&first, &m, SHMK_TRY));
+	EXPECT_EQ(-EAGAIN, shmk_reply_recv(self->mine, 0, &m, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(p, &second, SHMK_TRY));
+	ASSERT_EQ(0, text(self->o, "to the second", 16, &m));
+	EXPECT_EQ(0, shmk_reply(&second, &m, SHMK_TRY));
+	ASSERT_EQ(0, shmk_reply_recv(self->mine, id[1], &m, SHMK_TRY));
+	EXPECT_STREQ("to the second", m.data);
+	shmk_free(&m);
+	shmk_queue_close(q);
+	shmk_queue_close(p);
+}
+
+TEST_F(mail, a_service_is_closed_before_its_reply_comes)
+{
+	struct shmk_queue *q = service(self->s, 1), *p = service(self->o, 1), *others[8];
+	struct shmk_msg m, req;
+	int i;
+
+	ASSERT_EQ(0, text(self->s, "x", 8, &m));
+	ASSERT_LT(0, shmk_request_send(self->mine, q, &m, SHMK_TRY));
+	shmk_queue_close(q);
+	for (i = 0; i < 8; i++) {	/* where it was, if it is freed */
+		char name[4] = { 'q', (char)('0' + i), 0 };
+
+		others[i] = queue(self->s, name, 0, 0);
+	}
+	EXPECT_EQ(-EAGAIN, shmk_reply_recv(self->mine, 0, &m, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(p, &req, SHMK_TRY));
+	ASSERT_EQ(0, text(self->o, "y", 8, &m));
+	EXPECT_EQ(0, shmk_reply(&req, &m, SHMK_TRY));
+	EXPECT_EQ(0, shmk_reply_recv(self->mine, 0, &m, SHMK_TRY));
+	shmk_free(&m);
+	for (i = 0; i < 8; i++)
+		shmk_queue_close(others[i]);
+	shmk_queue_close(p);
+	EXPECT_EQ(0, shmk_queue_remove(self->o, "svc"));	/* nobody has it open by now */
+}
+
+TEST_F(mail, is_closed_with_a_full_ledger)
+{
+	struct shmk_attach_opts opts = { .nr_entries = 16 };
+	struct shmk_mailbox *mb;
+	struct shmk_msg m[32];
+	struct shmk_queue *q;
+	struct shmk *third;
+	int n = 0;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &opts, &third));
+	ASSERT_EQ(0, shmk_mailbox_open(third, NULL, &mb));
+	q = queue(self->s, "full", 0, 0);
+	ASSERT_NE(NULL, q);
+	shmk_queue_close(q);
+	q = queue(third, "full", 0, 0);
+	for (;; n++) {
+		struct shmk_queue *from = queue(self->s, "full", 0, 0);
+
+		ASSERT_EQ(0, text(self->s, "x", 600, &m[n]));
+		ASSERT_EQ(0, shmk_send(from, &m[n], SHMK_TRY));
+		shmk_queue_close(from);
+		if (shmk_recv(q, &m[n], SHMK_TRY))
+			break;
+		ASSERT_GT(31, n);
+	}
+	ASSERT_EQ(0, text(self->s, "x", 600, &m[31]));
+	ASSERT_EQ(0, shmk_mail_send(self->s, shmk_self(third), 0, 1, &m[31], SHMK_TRY));
+	shmk_mailbox_close(mb);
+	while (n--)
+		shmk_free(&m[n]);
+	ASSERT_EQ(0, shmk_recv(q, &m[0], SHMK_TRY));
+	shmk_free(&m[0]);
+	shmk_detach(third);
+	/* The letter that could not be taken out goes with the mailbox, which its sender has open. */
+	ASSERT_EQ(0, shmk_mail_send_copy(self->s, shmk_self(self->o), 0, 1, "", 1, SHMK_TRY));
+}
+
+/* shmk_detach() ends the mailbox, with what is in it. */
+TEST_F(mail, a_mailbox_that_was_not_closed_is_not_left_over)
+{
+	struct shmk_mailbox *mb;
+	struct shmk_queue *q;
+	struct shmk *third;
+	size_t before = 0;
+	struct shmk_msg m;
+	char b = 1;
+
+	ASSERT_NE(NULL, service(self->s, 0));
+	for (int i = 0; i < 220; i++) {
+		if (i == 20)
+			before = mallinfo2().uordblks;
+		third = peer(self->uri);
+		ASSERT_EQ(0, shmk_mailbox_open(third, NULL, &mb));
+		q = service(third, 0);
+		ASSERT_EQ(0, text(third, "x", 8, &m));
+		ASSERT_LT(0, shmk_request_send(mb, q, &m, SHMK_TRY));
+		for (int k = 0; k < 3; k++)
+			ASSERT_EQ(0, shmk_mail_send_copy(self->s, shmk_self(third), 0, 7, &b, 1,
+							 SHMK_TRY));
+		EXPECT_EQ(-EAGAIN, shmk_mail_recv(mb, SHMK_ANY_PEER, 8, &m, SHMK_TRY));
+		shmk_detach(third);
+		ASSERT_EQ(0, shmk_recv(service(self->s, 0), &m, SHMK_TRY));
+		shmk_free(&m);
+	}
+	EXPECT_GT(before + 200 * sizeof(void *), mallinfo2().uordblks);
 }
 
 struct writer {

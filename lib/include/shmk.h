@@ -605,7 +605,7 @@ struct shmk_queue_opts {
  *
  * An existing queue keeps its own capacity and kind. With SP or SC the first
  * call that sends or receives takes the role; -EBUSY there while a living peer
- * has it. The role ends with shmk_queue_close() or with the peer.
+ * has it. The role ends with the last shmk_queue_close() of the attachment, or with the peer.
  *
  * With REDELIVER a message stays in its slot until its receiver acknowledges it:
  * by shmk_free(), by sending it on, or at the end of shmk_recv_copy(). If the
@@ -996,7 +996,8 @@ struct shmk_endpoint_opts {
  * shmk_endpoint_open() - a queue by one string, "shmk:POOL/QUEUE", "local:POOL/QUEUE", "POOL/QUEUE"
  *
  * All endpoints of a process in one pool share one attachment: what was received by one can be
- * sent by another. -EPROTONOSUPPORT: another scheme. Else as shmk_attach() and shmk_queue_open().
+ * sent by another. -EPROTONOSUPPORT: another scheme. -EINVAL: SHMK_ATTACH_ONE_THREAD, which
+ * an attachment that is shared cannot be. Else as shmk_attach() and shmk_queue_open().
  */
 SHMK_API int shmk_endpoint_open(const char *uri, const struct shmk_endpoint_opts *opts,
 				struct shmk_endpoint **out);
@@ -1054,14 +1055,25 @@ SHMK_API int shmk_mail_send_copy(struct shmk *s, uint32_t to, uint32_t gen, uint
 /**
  * shmk_mail_recv() - the first message from @from (or SHMK_ANY_PEER) with @tag (or SHMK_ANY_TAG)
  *
- * Others wait aside, held by this peer, until they are asked for.
+ * Others wait aside, held by this peer, until they are asked for. @from: of whatever life that
+ * id has had, see @msg->sender_gen; who is dead is waited for until @deadline.
  */
 SHMK_API int shmk_mail_recv(struct shmk_mailbox *mb, uint32_t from, uint32_t tag,
 			    struct shmk_msg *msg, int64_t deadline);
 
-/* struct shmk_mail_info - of the message that shmk_mail_recv() would return now */
+/**
+ * shmk_mail_recv_from() - the same, of one life only: @from and @gen, neither of them 0
+ *
+ * -EPIPE: that life is over, and nothing that it sent is left; at once, also when it ends
+ * while this call waits.
+ */
+SHMK_API int shmk_mail_recv_from(struct shmk_mailbox *mb, uint32_t from, uint32_t gen, uint32_t tag,
+				 struct shmk_msg *msg, int64_t deadline);
+
+/* struct shmk_mail_info - of the message that shmk_mail_recv() would return now; @gen: its low 16 bits */
 struct shmk_mail_info {
 	uint32_t	from;
+	uint32_t	gen;
 	uint32_t	tag;
 	size_t		len;
 };
