@@ -55,12 +55,14 @@ static int address_parse(const char *uri, struct address *a)
 	return uri_parse(a->pool, &a->backend, &a->name) || !*a->name ? -EINVAL : 0;
 }
 
+/* After a reset the name is another pool's. */
 static struct shared *find_locked(const struct address *a)
 {
 	struct shared *sh;
 
 	for (sh = table; sh; sh = sh->next)
-		if (sh->backend == a->backend && sh->pid == getpid() && !strcmp(sh->pool, a->name))
+		if (sh->backend == a->backend && sh->pid == getpid() &&
+		    !strcmp(sh->pool, a->name) && !pool_is_reset(sh->s))
 			return sh;
 	return NULL;
 }
@@ -150,6 +152,9 @@ int shmk_endpoint_open(const char *uri, const struct shmk_endpoint_opts *opts,
 	*out = NULL;
 	if (!opts)
 		opts = &defaults;
+	/* Whoever else opens one gets the same attachment. */
+	if (opts->attach && opts->attach->flags & SHMK_ATTACH_ONE_THREAD)
+		return -EINVAL;
 	ret = address_parse(uri, &a);
 	if (ret)
 		return ret;

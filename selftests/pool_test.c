@@ -107,6 +107,36 @@ TEST(an_endpoint_is_a_queue_by_one_string)
 	EXPECT_EQ(-ENOENT, shmk_attach(pool, NULL, &(struct shmk *){ NULL }));
 }
 
+/* An idle endpoint of before does not stand in the way of those after it. */
+TEST(an_endpoint_of_a_pool_that_was_reset)
+{
+	struct shmk_attach_opts one = { .flags = SHMK_ATTACH_ONE_THREAD };
+	struct shmk_endpoint_opts opts = { .attach = &one };
+	struct shmk_pool_opts pool = { .bytes = MIB, .flags = SHMK_POOL_PERSIST };
+	struct shmk_endpoint *before, *after, *more;
+	char name[64], uri[96];
+
+	test_uri(name, "ep");
+	sprintf(uri, "%s/q", name);
+	ASSERT_EQ(0, shmk_pool_create(name, &pool));
+	EXPECT_EQ(-EINVAL, shmk_endpoint_open(uri, &opts, &before));	/* it would be shared */
+	before = endpoint(uri);
+	ASSERT_NE(NULL, before);
+	ASSERT_EQ(0, shmk_pool_reset(name, SHMK_RESET_FORCE));
+	EXPECT_EQ(-ESHUTDOWN, shmk_send_copy(shmk_endpoint_queue(before), "m", 1, SHMK_TRY));
+	after = endpoint(uri);
+	ASSERT_NE(NULL, after);
+	more = endpoint(uri);
+	ASSERT_NE(NULL, more);
+	EXPECT_EQ(shmk_endpoint_shmk(after), shmk_endpoint_shmk(more));
+	EXPECT_EQ(0, shmk_send_copy(shmk_endpoint_queue(after), "m", 1, SHMK_TRY));
+	shmk_endpoint_close(before);
+	EXPECT_EQ(0, shmk_send_copy(shmk_endpoint_queue(more), "m", 1, SHMK_TRY));
+	shmk_endpoint_close(after);
+	shmk_endpoint_close(more);
+	EXPECT_EQ(0, shmk_pool_destroy(name));
+}
+
 TEST(bad_names_are_refused)
 {
 	static const char *const bad[] = {
