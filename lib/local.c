@@ -77,7 +77,8 @@
 
 #define SLICE_NS	100000000LL
 #define SCAN_CHEAP_NS	100000LL	/* a look for the dead that costs more ... */
-#define SCAN_REST	16		/* ... is followed by a rest of so many times that */
+#define SCAN_REST	16		/* ... is followed by a rest of so many times that, */
+#define SCAN_REST_MAX_NS 1000000000LL	/* but not more than this */
 #define ENTRIES_DEFAULT	4096U
 #define EVENTS_HEADSTART 64	/* of a reader that was overtaken, before the next time */
 
@@ -781,6 +782,24 @@ static bool any_due(const struct shmk *s)
 	return false;
 }
 
+/* A rest longer than there can be is somebody's mistake, and must not keep the dead unburied. */
+static bool scan_rests(const struct local *l, __s64 now)
+{
+	__u64 rest = READ_ONCE(l->extra->scan_after) - (__u64)now;
+
+	return rest - 1 < SCAN_REST_MAX_NS;	/* none: 0, or wrapped */
+}
+
+/* @took is wall time: who was stopped in between must not make all others wait for long. */
+static void scan_rest(struct local *l, __s64 begin, __s64 took)
+{
+	if (took <= SCAN_CHEAP_NS)
+		return;
+	if (took > SCAN_REST_MAX_NS / SCAN_REST)
+		took = SCAN_REST_MAX_NS / SCAN_REST;
+	WRITE_ONCE(l->extra->scan_after, begin + SCAN_REST * took);
+}
+
 /*
  * A look costs a system call for each peer, so a long one is followed by a
  * rest, for all attachments together. Short ones are not: whoever waited for a
@@ -790,16 +809,13 @@ static int reap(struct shmk *s, bool forced)
 {
 	struct local *l = local_of(s);
 	__s64 begin = now_ns();
-	__s64 took;
 	bool due;
 	int ret;
 
-	if (!forced && begin < (__s64)READ_ONCE(l->extra->scan_after))
+	if (!forced && scan_rests(l, begin))
 		return 0;
 	due = any_due(s);
-	took = now_ns() - begin;
-	if (took > SCAN_CHEAP_NS)
-		WRITE_ONCE(l->extra->scan_after, begin + SCAN_REST * took);
+	scan_rest(l, begin, now_ns() - begin);
 	if (!due)
 		return 0;
 	ret = pool_lock(l);

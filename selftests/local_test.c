@@ -17,6 +17,7 @@
 
 #include "lib_test.h"
 #include "local.h"
+#include "wait.h"
 #include "kselftest_harness.h"
 
 #define HELD	5
@@ -494,6 +495,53 @@ TEST_F(local, events_are_told_without_inotify)
 	EXPECT_EQ(0, shmk_wait_peers(s, 2, watchdog()));
 	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 3, now_ns() + 1000000));
 	shmk_detach(t);
+	shmk_detach(s);
+}
+
+/* ------------------------------------------------------------- the dead -- */
+
+static void attached(struct child_end *end, void *arg)
+{
+	struct shmk *s;
+
+	if (shmk_attach(arg, NULL, &s))
+		_exit(1);
+	tell(end, 1);
+	pause();
+}
+
+/* Sleeps in slices until a peer's death was noticed. False: it was not, in @ms. */
+static bool noticed(struct shmk *s, struct shmk_queue *q, __u64 deaths, int ms)
+{
+	int64_t end = shmk_deadline_ms(ms);
+	struct shmk_msg msg;
+
+	while (local_of(s)->status->deaths < deaths && now_ns() < end)
+		shmk_recv(q, &msg, shmk_deadline_ms(50));
+	return local_of(s)->status->deaths == deaths;
+}
+
+/* As a member left it that was stopped for long while it looked, or wrote nonsense. */
+TEST_F(local, a_rest_beyond_all_measure_is_not_kept)
+{
+	struct shmk_queue_opts opts = { .flags = SHMK_QUEUE_CREATE, .capacity = 4 };
+	const int64_t rests[] = { 32 * NS_PER_S, INT64_MAX, -NS_PER_S, 500 * 1000000LL };
+	struct shmk_queue *q;
+	struct child c;
+	struct shmk *s;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	ASSERT_EQ(0, shmk_queue_open(s, "q", &opts, SHMK_TRY, &q));
+	for (int i = 0; i < 4; i++) {
+		child_start(&c, attached, self->uri);
+		ASSERT_EQ(1, child_hear(&c));
+		child_kill(&c);
+		local_of(s)->extra->scan_after = (__u64)rests[i] + (i == 1 ? 0 : (__u64)now_ns());
+		EXPECT_TRUE(noticed(s, q, i + 1, 3000)) {
+			TH_LOG("with a rest of %lld ns", (long long)rests[i]);
+		}
+	}
+	shmk_queue_close(q);
 	shmk_detach(s);
 }
 
