@@ -71,6 +71,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "local.h"
@@ -79,6 +80,8 @@
 #define SCAN_CHEAP_NS	100000LL	/* a look for the dead that costs more ... */
 #define SCAN_REST	16		/* ... is followed by a rest of so many times that, */
 #define SCAN_REST_MAX_NS 1000000000LL	/* but not more than this */
+#define PATIENCE_NS	4000000LL	/* with who has the pool lock, of who has better to do */
+#define PATIENCE_NAP_NS	50000LL
 #define ENTRIES_DEFAULT	4096U
 #define EVENTS_HEADSTART 64	/* of a reader that was overtaken, before the next time */
 
@@ -162,16 +165,37 @@ static void journal_commit(struct local *l)
 	journal_carry_out(l);
 }
 
+static void pool_locked(struct local *l)
+{
+	l->nr_stores = 0;
+	if (l->extra->nr_stores)
+		journal_carry_out(l);
+}
+
 static int pool_lock(struct local *l)
 {
 	int ret = lock_file_lock(l->lock);
 
-	if (ret)
-		return ret;
-	l->nr_stores = 0;
-	if (l->extra->nr_stores)
-		journal_carry_out(l);
-	return 0;
+	if (!ret)
+		pool_locked(l);
+	return ret;
+}
+
+/* -EAGAIN: somebody has it, and may be stopped, for longer than a caller with a deadline waits. */
+static int pool_lock_briefly(struct local *l)
+{
+	struct timespec nap = { .tv_nsec = PATIENCE_NAP_NS };
+	const __s64 end = now_ns() + PATIENCE_NS;
+	int ret = lock_file_trylock(l->lock);
+
+	while (ret == -EAGAIN && now_ns() < end) {
+		nanosleep(&nap, NULL);
+		nap.tv_nsec *= 2;
+		ret = lock_file_trylock(l->lock);
+	}
+	if (!ret)
+		pool_locked(l);
+	return ret;
 }
 
 static void pool_unlock(struct local *l)
@@ -804,6 +828,9 @@ static void scan_rest(struct local *l, __s64 begin, __s64 took)
  * A look costs a system call for each peer, so a long one is followed by a
  * rest, for all attachments together. Short ones are not: whoever waited for a
  * process to end, and then looks, finds it settled.
+ *
+ * Unforced, it is for who is about to sleep or runs short, and has a deadline: if
+ * somebody has the pool lock, he settles, or another does in the next slice.
  */
 static int reap(struct shmk *s, bool forced)
 {
@@ -818,9 +845,9 @@ static int reap(struct shmk *s, bool forced)
 	scan_rest(l, begin, now_ns() - begin);
 	if (!due)
 		return 0;
-	ret = pool_lock(l);
+	ret = forced ? pool_lock(l) : pool_lock_briefly(l);
 	if (ret)
-		return ret;
+		return ret == -EAGAIN ? 0 : ret;
 	ret = reap_locked(s);
 	pool_unlock(l);
 	return ret;

@@ -545,6 +545,52 @@ TEST_F(local, a_rest_beyond_all_measure_is_not_kept)
 	shmk_detach(s);
 }
 
+static void holds_the_lock(struct child_end *end, void *arg)
+{
+	struct pollfd p = { .fd = end->from, .events = POLLIN };
+	struct shmk *s;
+
+	if (shmk_attach(arg, NULL, &s) || lock_file_lock(local_of(s)->lock))
+		_exit(1);
+	tell(end, 1);
+	poll(&p, 1, 3000);
+}
+
+/* As one that was stopped while it has it. The dead are found when it is gone. */
+TEST_F(local, who_has_the_pool_lock_does_not_keep_others_past_their_deadline)
+{
+	struct shmk_queue_opts opts = { .flags = SHMK_QUEUE_CREATE, .capacity = 4 };
+	struct child dead, holder;
+	struct shmk_msg msg[17];	/* no more fit */
+	struct shmk_queue *q;
+	int64_t begin;
+	struct shmk *s;
+	int nr = 0, ret;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	ASSERT_EQ(0, shmk_queue_open(s, "q", &opts, SHMK_TRY, &q));
+	EXPECT_EQ(-ETIMEDOUT, shmk_recv(q, msg, shmk_deadline_ms(1)));	/* makes the side */
+	child_start(&dead, attached, self->uri);
+	ASSERT_EQ(1, child_hear(&dead));
+	child_start(&holder, holds_the_lock, self->uri);
+	ASSERT_EQ(1, child_hear(&holder));
+	child_kill(&dead);
+	begin = now_ns();
+	EXPECT_EQ(-ETIMEDOUT, shmk_recv(q, msg, shmk_deadline_ms(250)));
+	EXPECT_GT(begin + NS_PER_S, now_ns());
+	while (!(ret = shmk_alloc(s, 64 << 10, 0, &msg[nr])))
+		nr++;
+	EXPECT_EQ(-ENOMEM, ret);
+	EXPECT_GT(begin + NS_PER_S, now_ns());
+	EXPECT_EQ(0, local_of(s)->status->deaths);
+	child_kill(&holder);
+	EXPECT_TRUE(noticed(s, q, 2, 3000));
+	while (nr)
+		shmk_free(&msg[--nr]);
+	shmk_queue_close(q);
+	shmk_detach(s);
+}
+
 /* -------------------------------------------------------------- journal -- */
 
 TEST_F(local, a_valid_journal_is_carried_out_by_the_next_one)
