@@ -310,34 +310,34 @@ void uring_exit(struct shmk *s)
 
 /* ------------------------------------------------------------ side fds -- */
 
-static int side_open_locked(struct shmk_queue *q, uint32_t which)
+/*
+ * The fd is made without the lock: on the local backend that may have to wait for the pool
+ * lock, and our other threads need this one to allocate. Who comes second drops his.
+ */
+int side_open(struct shmk_queue *q, uint32_t which)
 {
 	struct side_fd *side = &q->side[which];
 	struct shmk *s = q->shmk;
+	short events;
+	bool locked;
 	int fd;
 
-	if (side->fd >= 0)
+	if (smp_load_acquire(&side->fd) >= 0)	/* F1 */
 		return 0;
-	fd = s->backend->side_fd(s, q->id, which, q->row, &side->events);
+	fd = s->backend->side_fd(s, q->id, which, q->row, &events);
 	if (fd < 0)
 		return fd;
-	side->serial = ++s->last_serial;
-	/* F0: with the events and the serial, for F1 in side_open() */
-	smp_store_release(&side->fd, fd);
+	locked = lock(&s->lock);
+	if (side->fd < 0) {
+		side->events = events;
+		side->serial = ++s->last_serial;
+		smp_store_release(&side->fd, fd);	/* F0: the events and the serial, for F1 */
+		fd = -1;
+	}
+	unlock(&s->lock, locked);
+	if (fd >= 0)
+		close(fd);
 	return 0;
-}
-
-int side_open(struct shmk_queue *q, uint32_t which)
-{
-	bool locked;
-	int ret;
-
-	if (smp_load_acquire(&q->side[which].fd) >= 0)	/* F1 */
-		return 0;
-	locked = lock(&q->shmk->lock);
-	ret = side_open_locked(q, which);
-	unlock(&q->shmk->lock, locked);
-	return ret;
 }
 
 static bool side_valid(int side)

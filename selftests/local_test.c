@@ -591,6 +591,42 @@ TEST_F(local, who_has_the_pool_lock_does_not_keep_others_past_their_deadline)
 	shmk_detach(s);
 }
 
+static void *receives_at_once(void *q)
+{
+	char byte;
+
+	return (void *)shmk_recv_copy(q, &byte, 1, shmk_deadline_ms(1));
+}
+
+/* The first sleep on a side makes its FIFO, under the pool lock. */
+TEST_F(local, a_thread_that_waits_for_the_pool_lock_keeps_no_other_from_allocating)
+{
+	struct shmk_queue_opts opts = { .flags = SHMK_QUEUE_CREATE, .capacity = 4 };
+	struct child holder;
+	struct shmk_queue *q;
+	struct shmk_msg msg;
+	pthread_t thread;
+	int64_t begin;
+	struct shmk *s;
+	void *ret;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	ASSERT_EQ(0, shmk_queue_open(s, "q", &opts, SHMK_TRY, &q));
+	child_start(&holder, holds_the_lock, self->uri);
+	ASSERT_EQ(1, child_hear(&holder));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, receives_at_once, q));
+	usleep(300000);
+	begin = now_ns();
+	ASSERT_EQ(0, shmk_alloc(s, 5000, 0, &msg));
+	EXPECT_GT(begin + NS_PER_S, now_ns());
+	child_kill(&holder);
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	EXPECT_EQ(-ETIMEDOUT, (long)ret);
+	shmk_free(&msg);
+	shmk_queue_close(q);
+	shmk_detach(s);
+}
+
 /* -------------------------------------------------------------- journal -- */
 
 TEST_F(local, a_valid_journal_is_carried_out_by_the_next_one)
