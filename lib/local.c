@@ -658,7 +658,7 @@ static void close_queues(struct shmk *s, uint32_t id)
 			continue;
 		rows_leave(l, q, id);
 		ring_both(s, q);
-		set32(l, &queue->nr_open, queue->nr_open - opens[q]);
+		set32(l, &queue->nr_open, queue->nr_open - 1);
 		set32(l, &opens[q], 0);
 		journal_commit(l);
 		ring_both(s, q);	/* who waits for being alone; if we die, in a slice */
@@ -1239,13 +1239,17 @@ static int queue_args(const struct shmk_queue_create *arg)
 	return -EINVAL;
 }
 
+/* nr_open counts attachments, whatever number of times one has it open. @change: 1 or -1 */
 static void queue_count_open(struct shmk *s, uint32_t id, int change)
 {
 	struct local *l = local_of(s);
+	struct shmk_queue_status *q = queue_at(l, id);
 	__u32 *opens = &opens_of(l, s->self)[id];
+	const __u32 now = *opens + change;
 
-	set32(l, opens, *opens + change);
-	set32(l, &queue_at(l, id)->nr_open, queue_at(l, id)->nr_open + change);
+	set32(l, opens, now);
+	if (!now != !*opens)
+		set32(l, &q->nr_open, q->nr_open + change);
 }
 
 static void queue_event(struct shmk *s, uint32_t id, uint32_t type)

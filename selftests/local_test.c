@@ -498,6 +498,72 @@ TEST_F(local, events_are_told_without_inotify)
 	shmk_detach(s);
 }
 
+/* ---------------------------------------------------------------- opens -- */
+
+struct twice {
+	const char	*uri;
+	unsigned int	opens;
+};
+
+static void opens_a_queue(struct child_end *end, void *arg)
+{
+	const struct twice *t = arg;
+	struct shmk_queue *q;
+	struct shmk *s;
+
+	if (shmk_attach(t->uri, NULL, &s))
+		_exit(1);
+	for (unsigned int i = 0; i < t->opens; i++)
+		if (shmk_queue_open(s, "q", NULL, SHMK_TRY, &q))
+			_exit(2);
+	tell(end, 1);
+	pause();
+}
+
+/* What is counted for the queue is who has it open, not how often. */
+TEST_F(local, a_queue_that_is_opened_twice_is_open_once)
+{
+	struct shmk_queue_opts opts = {
+		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_HANGUP, .capacity = 4,
+	};
+	struct twice t = { .uri = self->uri };
+	struct shmk_queue_status *status;
+	struct shmk_queue *q[3];
+	struct shmk_msg msg;
+	struct child c;
+	struct shmk *s;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	for (int i = 0; i < 3; i++)
+		ASSERT_EQ(0, shmk_queue_open(s, "q", &opts, SHMK_TRY, &q[i]));
+	status = (void *)((char *)s->status + s->status->queues_off);
+	EXPECT_EQ(1, status->nr_open);
+	EXPECT_EQ(-EPIPE, shmk_recv(q[0], &msg, shmk_deadline_ms(200)));
+	for (t.opens = 1; t.opens <= 2; t.opens++) {
+		child_start(&c, opens_a_queue, &t);
+		ASSERT_EQ(1, child_hear(&c));
+		EXPECT_EQ(2, status->nr_open);
+		child_kill(&c);
+		EXPECT_EQ(-EPIPE, shmk_recv(q[0], &msg, shmk_deadline_ms(3000)));
+		EXPECT_EQ(1, status->nr_open);
+	}
+	shmk_queue_close(q[2]);
+	shmk_queue_close(q[1]);
+	EXPECT_EQ(1, status->nr_open);
+	EXPECT_EQ(-EBUSY, shmk_queue_remove(s, "q"));
+	shmk_queue_close(q[0]);
+	EXPECT_EQ(0, status->nr_open);
+	EXPECT_EQ(0, shmk_queue_remove(s, "q"));
+	opts.flags |= SHMK_QUEUE_TRANSIENT;
+	for (int i = 0; i < 2; i++)
+		ASSERT_EQ(0, shmk_queue_open(s, "q", &opts, SHMK_TRY, &q[i]));
+	shmk_queue_close(q[0]);
+	EXPECT_EQ(1, s->status->queues_now);
+	shmk_queue_close(q[1]);
+	EXPECT_EQ(0, s->status->queues_now);
+	shmk_detach(s);
+}
+
 /* ------------------------------------------------------------- the dead -- */
 
 static void attached(struct child_end *end, void *arg)
