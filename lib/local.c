@@ -28,7 +28,10 @@
  *   death is noticed		when somebody looks: at once by who is about to sleep
  *				or runs short, every 100 ms by who sleeps. With very
  *				many peers a look costs more than 100 us; then the
- *				looks of all peers together use 1/16 of one CPU.
+ *				looks of all peers together use 1/16 of one CPU. Who
+ *				only polls is woken by shmk_event_fd(), for the first
+ *				64 peers whose pids it can see; queue fds alone wake
+ *				nobody for a death.
  *   how a peer died		UNKNOWN; only a clean detach is told apart.
  *   other threads		that share the memory but not the files (vfork's
  *				child, CLONE_VM) may outlive the peer and still store.
@@ -66,10 +69,12 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -224,10 +229,22 @@ static void journal_event(struct local *l, const struct shmk_event *event)
 
 static int reap(struct shmk *s, bool forced);
 
+/*
+ * A death makes no event before somebody looks. Whoever waits in the library looks in
+ * each slice, but for who polls the fd of the attachment's own stream nobody may do so:
+ * all the others may poll theirs. That fd is therefore an epoll set, in which a pidfd of
+ * each other peer is, too.
+ */
+#define PIDFDS_MAX	64U
+
 struct stream {
 	pthread_mutex_t	mutex;		/* all of it */
 	__u64		next;
 	int		fd;		/* -1: nobody asked for it yet */
+	int		notify;		/* what events make readable: fd, or in its set */
+	int		*pidfd;		/* of each peer, or -1; NULL: there is no set */
+	uint32_t	nr_peers;	/* those in pidfd */
+	uint32_t	nr_pidfds;
 };
 
 static int events_open(struct shmk *s, void **stream)
@@ -241,17 +258,143 @@ static int events_open(struct shmk *s, void **stream)
 	st->next = stream == &s->events ? local_of(s)->first_event :
 		   smp_load_acquire(&local_of(s)->extra->nr_events);
 	st->fd = -1;
+	st->notify = -1;
+	st->pidfd = NULL;
+	st->nr_peers = 0;
+	st->nr_pidfds = 0;
 	*stream = st;
 	return 0;
+}
+
+static bool is_due(const struct shmk *s, uint32_t id);
+
+/* Out of the set first: a forked child may have the pidfd, too. */
+static void death_forget(struct stream *st, uint32_t id)
+{
+	if (st->pidfd[id] < 0)
+		return;
+	epoll_ctl(st->fd, EPOLL_CTL_DEL, st->pidfd[id], NULL);
+	close(st->pidfd[id]);
+	st->pidfd[id] = -1;
+	st->nr_pidfds--;
+}
+
+/*
+ * A pidfd of who has the lock of the peer's life. The pid may have been given to
+ * another process before it was opened, but not if it has the lock after that.
+ * -ESRCH: it has died since.
+ */
+static int death_open(const struct local *l, uint32_t id)
+{
+	pid_t pid, again;
+	int fd;
+
+	if (!lock_file_alive(l->lock, id, &pid))
+		return -ESRCH;
+	if (pid <= 0 || pid == getpid())
+		return -EINVAL;
+	fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (fd < 0)
+		return -errno;
+	if (lock_file_alive(l->lock, id, &again) && again == pid)
+		return fd;
+	close(fd);
+	return -ESRCH;
+}
+
+/*
+ * The set watches who has the id now, if anyone. Its end is told once: what was
+ * not settled then is left to others, and must not keep the set readable.
+ */
+static void death_watch(const struct shmk *s, struct stream *st, uint32_t id)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLONESHOT, .data.u32 = id };
+	int fd;
+
+	if (!id || id > st->nr_peers)
+		return;
+	death_forget(st, id);
+	if (st->nr_pidfds == PIDFDS_MAX)
+		return;
+	fd = death_open(local_of(s), id);
+	if (fd == -ESRCH && is_due(s, id))
+		kick(local_of(s));
+	if (fd < 0)
+		return;
+	if (epoll_ctl(st->fd, EPOLL_CTL_ADD, fd, &ev)) {
+		close(fd);
+		return;
+	}
+	st->pidfd[id] = fd;
+	st->nr_pidfds++;
+}
+
+static void deaths_watch(const struct shmk *s, struct stream *st)
+{
+	for (uint32_t id = 1; id <= st->nr_peers; id++)
+		death_watch(s, st, id);
+}
+
+/* If there can be no set, what is in it is the fd: somebody else has to look. */
+static void deaths_open(const struct shmk *s, struct stream *st)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	const uint32_t nr = s->status->nr_peers;
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	int *pidfd = malloc((nr + 1) * sizeof(*pidfd));
+
+	if (set < 0 || !pidfd || epoll_ctl(set, EPOLL_CTL_ADD, st->notify, &ev)) {
+		if (set >= 0)
+			close(set);
+		free(pidfd);
+		return;
+	}
+	for (uint32_t id = 0; id <= nr; id++)
+		pidfd[id] = -1;
+	st->pidfd = pidfd;
+	st->nr_peers = nr;
+	st->fd = set;
+	deaths_watch(s, st);
+}
+
+/* Before a look for the dead: what is told once is not lost by that. */
+static void deaths_told(struct stream *st)
+{
+	struct epoll_event ev[16];
+
+	pthread_mutex_lock(&st->mutex);
+	if (st->nr_pidfds)
+		epoll_wait(st->fd, ev, 16, 0);
+	pthread_mutex_unlock(&st->mutex);
+}
+
+static void deaths_follow(const struct shmk *s, struct stream *st, const struct shmk_event *event)
+{
+	switch (event->type) {
+	case SHMK_EV_ATTACHED:
+	case SHMK_EV_DETACHED:
+	case SHMK_EV_DIED:
+		death_watch(s, st, event->peer);
+		break;
+	case SHMK_EV_LOST:
+		deaths_watch(s, st);
+		break;
+	}
 }
 
 static void events_close(struct shmk *s, void *stream)
 {
 	struct stream *st = stream;
 
-	(void)s;
+	(void)s;	/* in a forked child nothing is mapped, and the set is the parent's, too */
+	for (uint32_t id = 1; id <= st->nr_peers; id++)
+		if (st->pidfd[id] >= 0)
+			close(st->pidfd[id]);
+	if (st->notify != st->fd)
+		close(st->notify);
 	if (st->fd >= 0)
 		close(st->fd);
+	free(st->pidfd);
 	free(st);
 }
 
@@ -302,9 +445,12 @@ static int events_fd(struct shmk *s, void *stream)
 	fd = st->fd;
 	if (fd < 0) {
 		fd = events_watch(l);
-		st->fd = fd < 0 ? -1 : fd;
+		st->fd = st->notify = fd < 0 ? -1 : fd;
+		if (fd >= 0 && stream == s->events)
+			deaths_open(s, st);
 		if (fd >= 0 && events_pending(l, st))
 			kick(l);
+		fd = fd < 0 ? fd : st->fd;
 	}
 	pthread_mutex_unlock(&st->mutex);
 	return fd;
@@ -342,7 +488,7 @@ static void events_drain(const struct stream *st)
 {
 	char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
 
-	while (st->fd >= 0 && read(st->fd, buf, sizeof(buf)) > 0)
+	while (st->notify >= 0 && read(st->notify, buf, sizeof(buf)) > 0)
 		;
 }
 
@@ -365,9 +511,12 @@ static int events_next(struct shmk *s, void *stream, struct shmk_event *event)
 	struct stream *st = stream;
 	int ret;
 
+	deaths_told(st);
 	reap(s, true);
 	pthread_mutex_lock(&st->mutex);
 	ret = events_next_locked(local_of(s), st, event);
+	if (!ret)
+		deaths_follow(s, st, event);
 	pthread_mutex_unlock(&st->mutex);
 	return ret;
 }

@@ -286,6 +286,22 @@ int side_arm_undrained(struct shmk_queue *q, uint32_t side)
 	return ret;
 }
 
+/*
+ * Who polls fds of its own looks for the dead whenever it comes by. Behind the arming: what
+ * is found makes the fd readable. So does that nobody else is left, the news of which the
+ * drain may have taken.
+ */
+static void poll_reap(struct shmk_queue *q, uint32_t side)
+{
+	struct shmk *s = q->shmk;
+
+	if (s->backend->wait_slice_ns == INT64_MAX)
+		return;
+	wait_reap(s, now_ns());
+	if (side_hung_up(q, side))
+		ring(q, side);
+}
+
 int wait_arm(struct shmk_queue *q, uint32_t side)
 {
 	ERRNO_KEPT;
@@ -296,8 +312,10 @@ int wait_arm(struct shmk_queue *q, uint32_t side)
 	ret = side_arm(q, side);
 	if (ret == -ENOBUFS)
 		ret = side_arm_undrained(q, side);
-	if (ret)
-		store_sleeps(q->shmk);
+	if (!ret)
+		return 0;
+	store_sleeps(q->shmk);
+	poll_reap(q, side);
 	return ret;
 }
 

@@ -587,6 +587,90 @@ static bool noticed(struct shmk *s, struct shmk_queue *q, __u64 deaths, int ms)
 	return local_of(s)->status->deaths == deaths;
 }
 
+static void watches(struct child_end *end, void *arg)
+{
+	struct shmk_event e;
+	struct shmk *s;
+	struct pollfd p = { .events = POLLIN };
+
+	if (shmk_attach(arg, NULL, &s))
+		_exit(1);
+	p.fd = shmk_event_fd(s);
+	while (!shmk_event_next(s, &e))
+		;
+	for (tell(end, 1); poll(&p, 1, -1) > 0; )
+		while (!shmk_event_next(s, &e))
+			if (e.type == SHMK_EV_DIED)
+				tell(end, 2);
+}
+
+/* Nobody is in a call of the library: all poll. */
+TEST_F(local, a_death_makes_the_event_fd_of_all_others_readable)
+{
+	int fds = open_fds();
+	struct child victim, other;
+	struct shmk_event e = { };
+	struct pollfd p;
+	struct shmk *s;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	child_start(&other, watches, self->uri);
+	ASSERT_EQ(1, child_hear(&other));
+	for (int i = 0; i < 6; i++) {
+		/* One that is there before the fd, and others that come later. */
+		child_start(&victim, attached, self->uri);
+		ASSERT_EQ(1, child_hear(&victim));
+		p = (struct pollfd) { .fd = shmk_event_fd(s), .events = POLLIN };
+		ASSERT_LE(0, p.fd);
+		if (i != 5)	/* the last dies before anybody has seen it come */
+			while (!shmk_event_next(s, &e))
+				;
+		child_kill(&victim);
+		do {
+			EXPECT_EQ(1, poll(&p, 1, 2000));
+			while (!shmk_event_next(s, &e) && e.type != SHMK_EV_DIED)
+				;
+		} while (e.type == SHMK_EV_ATTACHED);
+		EXPECT_EQ(SHMK_EV_DIED, e.type);
+		EXPECT_EQ(2, child_hear(&other));
+		while (!shmk_event_next(s, &e))
+			;
+		EXPECT_EQ(0, poll(&p, 1, 120));		/* and it is told once */
+	}
+	child_kill(&other);
+	shmk_detach(s);
+	EXPECT_EQ(fds, open_fds());
+}
+
+/* A server in a loop of its own that is woken for something else now and then. */
+TEST_F(local, who_polls_a_queue_fd_only_finds_the_dead_when_it_comes_by)
+{
+	struct shmk_queue_opts opts = {
+		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_HANGUP, .capacity = 4,
+	};
+	struct twice t = { .uri = self->uri, .opens = 1 };
+	struct shmk_queue *q;
+	struct child c;
+	struct pollfd p;
+	struct shmk *s;
+	char byte;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	ASSERT_EQ(0, shmk_queue_open(s, "q", &opts, SHMK_TRY, &q));
+	child_start(&c, opens_a_queue, &t);
+	ASSERT_EQ(1, child_hear(&c));
+	p = (struct pollfd) { .fd = shmk_queue_fd(q, SHMK_RECV), .events = POLLIN };
+	ASSERT_LE(0, p.fd);
+	EXPECT_EQ(-EAGAIN, shmk_recv_copy(q, &byte, 1, SHMK_TRY));
+	child_kill(&c);
+	usleep(150000);
+	EXPECT_EQ(-EAGAIN, shmk_recv_copy(q, &byte, 1, SHMK_TRY));
+	EXPECT_EQ(1, poll(&p, 1, 0));
+	EXPECT_EQ(-EPIPE, shmk_recv_copy(q, &byte, 1, SHMK_TRY));
+	shmk_queue_close(q);
+	shmk_detach(s);
+}
+
 /* As a member left it that was stopped for long while it looked, or wrote nonsense. */
 TEST_F(local, a_rest_beyond_all_measure_is_not_kept)
 {

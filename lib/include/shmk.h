@@ -327,7 +327,14 @@ struct shmk_event;	/* <linux/shmk.h> */
 /**
  * shmk_event_fd() - readable when shmk_event_next() has something
  *
- * The fd stays the library's. Events begin at the attachment.
+ * The fd stays the library's. Events begin at the attachment. It may be readable for
+ * nothing: shmk_event_next() says -EAGAIN then, as it does behind the last event.
+ *
+ * On the local backend a death is an event when somebody has looked for the dead. The fd is
+ * readable when the process of another peer ends, too, and shmk_event_next() looks; but only of
+ * 64 peers, and of those whose pid is visible here, not when they exec, and from Linux 5.3.
+ * Who wants to hear of all calls shmk_event_next() now and then. An fd of a queue
+ * (shmk_queue_fd()) is told only by who has looked: poll this one beside it.
  */
 SHMK_API int shmk_event_fd(struct shmk *s);
 
