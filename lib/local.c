@@ -61,7 +61,10 @@
  *   pids, uids			of events are as the peer itself saw them, if it lived
  *				in another namespace.
  *   watchers			of shmk_event_fd() are inotify instances, by default
- *				128 per user; the next one is a timer of 100 ms.
+ *				128 per user; the next one is a timer of 100 ms. So is
+ *				what blocking calls wait with that have to see events
+ *				(shmk_call(), mail, opening waits); one of those is kept
+ *				until the attachment ends.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -245,23 +248,58 @@ struct stream {
 	int		*pidfd;		/* of each peer, or -1; NULL: there is no set */
 	uint32_t	nr_peers;	/* those in pidfd */
 	uint32_t	nr_pidfds;
+	bool		timed;		/* notify is a timer, for want of something better */
 };
+
+static struct stream *stream_new(void)
+{
+	struct stream *st = calloc(1, sizeof(*st));
+
+	if (!st)
+		return NULL;
+	pthread_mutex_init(&st->mutex, NULL);
+	st->fd = -1;
+	st->notify = -1;
+	return st;
+}
+
+/* In a forked child nothing of the pool is mapped, and the set is the parent's, too. */
+static void stream_free(struct stream *st)
+{
+	if (!st)
+		return;
+	for (uint32_t id = 1; id <= st->nr_peers; id++)
+		if (st->pidfd[id] >= 0)
+			close(st->pidfd[id]);
+	if (st->notify != st->fd)
+		close(st->notify);
+	if (st->fd >= 0)
+		close(st->fd);
+	free(st->pidfd);
+	free(st);
+}
+
+/*
+ * To close an inotify instance takes milliseconds, and each blocking call with an eye on
+ * events needs a stream. So one stays with the attachment, for the next call.
+ */
+static struct stream *idle_swap(struct local *l, struct stream *st)
+{
+	return __atomic_exchange_n(&l->idle, st, __ATOMIC_ACQ_REL);
+}
 
 static int events_open(struct shmk *s, void **stream)
 {
-	struct stream *st = malloc(sizeof(*st));
+	struct local *l = local_of(s);
+	bool own = stream == &s->events;
+	struct stream *st = own ? NULL : idle_swap(l, NULL);
 
 	if (!st)
+		st = stream_new();
+	if (!st)
 		return -ENOMEM;
-	pthread_mutex_init(&st->mutex, NULL);
 	/* The attachment's own stream misses nothing since it was made. */
-	st->next = stream == &s->events ? local_of(s)->first_event :
-		   smp_load_acquire(&local_of(s)->extra->nr_events);
-	st->fd = -1;
-	st->notify = -1;
-	st->pidfd = NULL;
-	st->nr_peers = 0;
-	st->nr_pidfds = 0;
+	st->next = own ? l->first_event : smp_load_acquire(&l->extra->nr_events);
 	*stream = st;
 	return 0;
 }
@@ -386,16 +424,9 @@ static void events_close(struct shmk *s, void *stream)
 {
 	struct stream *st = stream;
 
-	(void)s;	/* in a forked child nothing is mapped, and the set is the parent's, too */
-	for (uint32_t id = 1; id <= st->nr_peers; id++)
-		if (st->pidfd[id] >= 0)
-			close(st->pidfd[id]);
-	if (st->notify != st->fd)
-		close(st->notify);
-	if (st->fd >= 0)
-		close(st->fd);
-	free(st->pidfd);
-	free(st);
+	if (st != s->events && !st->timed)
+		st = idle_swap(local_of(s), st);
+	stream_free(st);
 }
 
 static bool events_pending(const struct local *l, const struct stream *st)
@@ -417,8 +448,14 @@ static int events_timer(void)
 	return fd;
 }
 
+static int events_watch_timed(struct stream *st)
+{
+	st->timed = true;
+	return events_timer();
+}
+
 /* Instances of inotify are few. */
-static int events_watch(const struct local *l)
+static int events_watch(const struct local *l, struct stream *st)
 {
 	char path[PATH_MAX];
 	int fd, ret;
@@ -426,11 +463,11 @@ static int events_watch(const struct local *l)
 	snprintf(path, sizeof(path), "%s/%s/events", base_path(), l->dir_name);
 	fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (fd < 0)
-		return events_timer();
+		return events_watch_timed(st);
 	if (inotify_add_watch(fd, path, IN_MODIFY) < 0) {
 		ret = -errno;
 		close(fd);
-		return ret == -ENOSPC ? events_timer() : ret;
+		return ret == -ENOSPC ? events_watch_timed(st) : ret;
 	}
 	return fd;
 }
@@ -444,7 +481,7 @@ static int events_fd(struct shmk *s, void *stream)
 	pthread_mutex_lock(&st->mutex);
 	fd = st->fd;
 	if (fd < 0) {
-		fd = events_watch(l);
+		fd = events_watch(l, st);
 		st->fd = st->notify = fd < 0 ? -1 : fd;
 		if (fd >= 0 && stream == s->events)
 			deaths_open(s, st);
@@ -506,13 +543,15 @@ static int events_next_locked(const struct local *l, struct stream *st,
 	return 0;
 }
 
+/* Who asks for events, here or in a monitor, wants the dead to be found; a waiter has looked. */
 static int events_next(struct shmk *s, void *stream, struct shmk_event *event)
 {
 	struct stream *st = stream;
 	int ret;
 
 	deaths_told(st);
-	reap(s, true);
+	if (st == s->events || !s->self)
+		reap(s, true);
 	pthread_mutex_lock(&st->mutex);
 	ret = events_next_locked(local_of(s), st, event);
 	if (!ret)
@@ -1222,6 +1261,7 @@ static void local_detach(struct shmk *s, bool forget)
 			dir_remove(s);
 		pool_unlock(l);
 	}
+	stream_free(l->idle);
 	dir_close(s, forget);
 }
 
@@ -2049,6 +2089,7 @@ static int local_watch_open(struct shmk *s, const char *name)
 
 static void local_watch_close(struct shmk *s)
 {
+	stream_free(local_of(s)->idle);
 	dir_close(s, false);
 }
 

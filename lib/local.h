@@ -78,6 +78,8 @@ struct bell {
 
 #define BELLS_MAX	64U
 
+struct stream;		/* local.c */
+
 /* An open pool; s->priv. */
 struct local {
 	int			dir;
@@ -92,6 +94,7 @@ struct local {
 	__u32			*opens;		/* of peer 0; rows opens_stride apart */
 	uint64_t		opens_stride;	/* bytes */
 	uint64_t		first_event;	/* of the attachment's own stream */
+	struct stream		*idle;		/* of a wait that is over; NULL: none. Atomic */
 	unsigned int		nr_stores;	/* of the journal being written; pool lock */
 	pthread_mutex_t		bell_mutex;	/* bell */
 	struct bell		bell[BELLS_MAX];

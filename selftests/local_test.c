@@ -671,6 +671,37 @@ TEST_F(local, who_polls_a_queue_fd_only_finds_the_dead_when_it_comes_by)
 	shmk_detach(s);
 }
 
+/* An inotify instance is dear to close, and a look is a call for each peer. */
+TEST_F(local, waits_keep_their_stream_and_look_for_the_dead_as_sleepers_do)
+{
+	struct rlimit all, none;
+	int fds = open_fds();
+	struct shmk_event e;
+	struct child c;
+	struct shmk *s;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(1)));
+	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &all));
+	none = (struct rlimit) { .rlim_cur = 3, .rlim_max = all.rlim_max };
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &none));
+	for (int i = 0; i < 3; i++)
+		EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(1)));
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &all));
+
+	child_start(&c, attached, self->uri);
+	ASSERT_EQ(1, child_hear(&c));
+	local_of(s)->extra->scan_after = now_ns() + NS_PER_S;
+	child_kill(&c);
+	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(250)));
+	EXPECT_EQ(0, local_of(s)->status->deaths);
+	while (!shmk_event_next(s, &e))
+		;
+	EXPECT_EQ(1, local_of(s)->status->deaths);
+	shmk_detach(s);
+	EXPECT_EQ(fds, open_fds());
+}
+
 /* As a member left it that was stopped for long while it looked, or wrote nonsense. */
 TEST_F(local, a_rest_beyond_all_measure_is_not_kept)
 {
@@ -731,6 +762,7 @@ TEST_F(local, who_has_the_pool_lock_does_not_keep_others_past_their_deadline)
 	while (!(ret = shmk_alloc(s, 64 << 10, 0, &msg[nr])))
 		nr++;
 	EXPECT_EQ(-ENOMEM, ret);
+	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(200)));
 	EXPECT_GT(begin + NS_PER_S, now_ns());
 	EXPECT_EQ(0, local_of(s)->status->deaths);
 	child_kill(&holder);
