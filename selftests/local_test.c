@@ -642,6 +642,38 @@ TEST_F(local, a_death_makes_the_event_fd_of_all_others_readable)
 	EXPECT_EQ(fds, open_fds());
 }
 
+/* It has the same epoll set and inotify instance, and must not take from them. */
+TEST_F(local, a_forked_child_that_detaches_takes_nothing_from_the_event_fd)
+{
+	struct child victim;
+	struct shmk_event e;
+	struct pollfd p;
+	struct shmk *s;
+	pid_t pid;
+	int status;
+
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	child_start(&victim, attached, self->uri);
+	ASSERT_EQ(1, child_hear(&victim));
+	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(1)));	/* has a stream */
+	p = (struct pollfd) { .fd = shmk_event_fd(s), .events = POLLIN };
+	while (!shmk_event_next(s, &e))
+		;
+	pid = fork();
+	if (!pid) {
+		shmk_detach(s);
+		_exit(0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, poll(&p, 1, 0));
+	child_kill(&victim);
+	EXPECT_EQ(1, poll(&p, 1, 2000));
+	ASSERT_EQ(0, shmk_event_next(s, &e));
+	EXPECT_EQ(SHMK_EV_DIED, e.type);
+	shmk_detach(s);
+}
+
 /* A server in a loop of its own that is woken for something else now and then. */
 TEST_F(local, who_polls_a_queue_fd_only_finds_the_dead_when_it_comes_by)
 {
