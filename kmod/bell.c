@@ -27,6 +27,8 @@
 #include <linux/anon_inodes.h>
 #include <linux/module.h>
 #include <linux/poll.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -125,6 +127,12 @@ static __poll_t side_look(struct side *s)
 	return side_ready(s) | side_alone(s);			/* S4 */
 }
 
+/*
+ * A look goes through up to three laps of a ring, if its members want that, and the core
+ * yields to nobody between the files of one poll(), which may be the same many times. Whoever calls
+ * ->poll may sleep: that of epoll takes a mutex. (A dying one is on the wait queue
+ * all the same: others may have the epoll set, too.)
+ */
 static __poll_t side_poll(struct file *file, poll_table *wait)
 {
 	struct side *s = file->private_data;
@@ -132,6 +140,9 @@ static __poll_t side_poll(struct file *file, poll_table *wait)
 	__poll_t ready;
 
 	poll_wait(file, &s->queue->wait[s->side], wait);	/* S1 */
+	cond_resched();
+	if (fatal_signal_pending(current))
+		return EPOLLERR;
 	shmk_pass(SHMK_AT_POLL_QUEUED);
 	ready = side_look(s);
 	if (ready & ~EPOLLPRI)

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 
 #include "shmk_test.h"
@@ -642,6 +643,58 @@ TEST_F_TIMEOUT(bell, multishot_poll_tells_each_time_and_ends_when_cancelled, TIM
 		io_uring_cqe_seen(&ring, cqe);
 	}
 	io_uring_queue_exit(&ring);
+}
+
+/* ---- whoever asks much ---- */
+
+#define BIG_SHIFT	15
+#define ASKED		20000
+
+/* A ring that a look goes through three times, to no end. */
+static int big_ring(const bell_t *b, struct test_att *a)
+{
+	struct shmk_pool_create pool = raw_pool_args(NULL, 1UL << 20, 12);
+	struct shmk_queue_create queue = { .size = sizeof(queue), .name = "big",
+					   .capacity = 1 << BIG_SHIFT,
+					   .flags = SHMK_QUEUE_F_REDELIVER };
+	uint32_t i;
+
+	pool.rings_bytes = 4 << 20;
+	CHILD_CHECK(!test_attach(raw(b->device, SHMK_IOC_POOL_CREATE, &pool), 0, 0, a));
+	CHILD_CHECK(!raw(a->fd, SHMK_IOC_QUEUE_CREATE, &queue));
+	for (i = 0; i < 1 << BIG_SHIFT; i++)
+		STORE(&test_slot(a, queue.id, i)->p, SHMK_P(3, SHMK_KIND_CLAIMED, a->peer));
+	return raw_queue_fd(a->fd, queue.id, SHMK_SIDE_RECV);
+}
+
+static int asks_much(int sock, void *arg)
+{
+	static struct pollfd asked[ASKED];
+	struct rlimit most = { ASKED, ASKED };
+	struct test_att a;
+	int i, fd = big_ring(arg, &a);
+
+	CHILD_CHECK(fd >= 0 && !setrlimit(RLIMIT_NOFILE, &most));
+	for (i = 0; i < ASKED; i++)
+		asked[i] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	CHILD_CHECK(poll(asked, 1, 0) == 0);
+	CHILD_CHECK(!test_say(sock, 0, 0, 0));
+	poll(asked, ASKED, 0);
+	return 0;
+}
+
+TEST_F_TIMEOUT(bell, one_who_asks_much_of_large_rings_can_be_killed, TIMEOUT)
+{
+	struct test_child c;
+	struct test_msg m;
+	uint64_t before;
+
+	ASSERT_EQ(0, test_child_start(&c, asks_much, self));
+	ASSERT_EQ(0, test_hear(c.sock, &m));
+	usleep(100000);
+	before = test_now_ns();
+	EXPECT_EQ(SIGKILL, test_child_kill(&c));
+	EXPECT_GT(2000000000, test_now_ns() - before);
 }
 
 TEST_HARNESS_MAIN
