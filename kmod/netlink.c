@@ -124,6 +124,11 @@ static bool may_hear(const struct net *net, unsigned int group)
 	return group != GROUP_PRIVILEGED || net->user_ns == &init_user_ns;
 }
 
+static bool listens(struct net *net, unsigned int group)
+{
+	return may_hear(net, group) && genl_has_listeners(&family, net, group);
+}
+
 static bool anyone_listens(unsigned int group)
 {
 	struct net *net;
@@ -131,7 +136,7 @@ static bool anyone_listens(unsigned int group)
 
 	rcu_read_lock();
 	for_each_net_rcu(net)
-		any = any || (may_hear(net, group) && genl_has_listeners(&family, net, group));
+		any = any || listens(net, group);
 	rcu_read_unlock();
 	return any;
 }
@@ -144,7 +149,8 @@ static void multicast(struct sk_buff *skb, unsigned int group)
 
 	rcu_read_lock();
 	for_each_net_rcu(net) {
-		if (!may_hear(net, group))
+		/* There may be thousands of them, and one who listens. */
+		if (!listens(net, group))
 			continue;
 		clone = skb_clone(skb, GFP_ATOMIC);
 		if (clone)
