@@ -35,6 +35,8 @@
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "compat.h"
@@ -45,6 +47,9 @@
 
 /* Larger blocks are not looked at while their holder dies: they wait for a worker. */
 #define INLINE_PAGES	64
+
+/* So many are looked at before others may run. */
+#define YIELD_PAGES	1024
 
 /* While something is PINNED it is looked at so often, at first and at last. */
 #define DELAY_FIRST	(HZ / 100 ?: 1)
@@ -71,17 +76,22 @@ static bool page_pinned(struct page *page)
  * shmk_region_pinned() - has anybody but page tables a reference to these pages?
  * @region: nobody changes its page array
  *
- * Takes as long as there are pages; may say yes for a moment without a reason.
+ * Takes as long as there are pages, and yields if these are many; may say yes for a moment
+ * without a reason.
  */
 bool shmk_region_pinned(const struct shmk_region *region, u64 at, u64 bytes)
 {
 	unsigned long i = at >> PAGE_SHIFT;
 	unsigned long last = (at + bytes - 1) >> PAGE_SHIFT;
+	unsigned int nr = 0;
 
 	for (; bytes && i <= last && i < region->nr_pages;
-	     i = ((i >> region->order) + 1) << region->order)
+	     i = ((i >> region->order) + 1) << region->order) {
 		if (page_pinned(region->heads[i >> region->order]))
 			return true;
+		if (++nr % YIELD_PAGES == 0)
+			cond_resched();
+	}
 	return false;
 }
 
@@ -95,7 +105,7 @@ bool shmk_quarantine_on(const struct shmk_pool *pool)
  * @block: valid
  * @bytes: from where it begins
  *
- * Does not sleep, and looks at a few pages at most.
+ * Does not sleep, for it looks at a few pages at most.
  */
 bool shmk_quarantine_pinned(const struct shmk_pool *pool, u32 block, u64 bytes)
 {
@@ -201,6 +211,8 @@ static u64 count_left(struct shmk_pool *pool)
 /**
  * shmk_quarantine_look() - give back what nobody has pinned any more; may sleep
  *
+ * Ends early for who is being killed; there will be other looks.
+ *
  * Return: how many blocks are left.
  */
 u64 shmk_quarantine_look(struct shmk_pool *pool)
@@ -210,8 +222,10 @@ u64 shmk_quarantine_look(struct shmk_pool *pool)
 
 	if (!shmk_quarantine_on(pool) || !READ_ONCE(pool->status->quarantined))
 		return 0;
-	mutex_lock(&pool->quarantine.lock);
-	while ((span = find_next_bit(pool->quarantine.spans, nr, span)) < nr) {
+	if (mutex_lock_killable(&pool->quarantine.lock))
+		return READ_ONCE(pool->status->quarantined);
+	while (!fatal_signal_pending(current) &&
+	       (span = find_next_bit(pool->quarantine.spans, nr, span)) < nr) {
 		struct found found = { };
 		u32 this = span;
 
