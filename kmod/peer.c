@@ -62,8 +62,8 @@
 #define DEFAULT_ENTRIES		4096
 
 /*
- * How long an ending process settles itself before the rest goes to a worker.
- * By time as well as by number: other processes that exit wait for notifiers
+ * How long an ending process settles itself, and closes its queues, before the rest goes to a
+ * worker. By time as well as by number: other processes that exit wait for notifiers
  * to come back, and the entries of a hostile peer can be made slow.
  */
 #define INLINE_ENTRIES		16384
@@ -495,6 +495,18 @@ static void ledger_clear(struct shmk_peer *peer)
 }
 
 /*
+ * Of a peer that is settled. Returns whether all its queues are closed; if not, it is to be
+ * called again.
+ */
+static bool end_close(struct shmk_peer *peer, const unsigned long *deadline)
+{
+	shmk_pass(SHMK_AT_END_SETTLED);
+	ledger_clear(peer);
+	shmk_pass(SHMK_AT_END_CLEARED);
+	return shmk_queue_close_all(peer, deadline);
+}
+
+/*
  * The event comes last, so that who has read it finds all the rest done; under
  * the lock, so that no event of the id's next life overtakes it.
  */
@@ -512,10 +524,6 @@ static void end_finish(struct shmk_peer *peer)
 		.redelivered	= peer->settled.redelivered,
 	};
 
-	shmk_pass(SHMK_AT_END_SETTLED);
-	ledger_clear(peer);
-	shmk_pass(SHMK_AT_END_CLEARED);
-	shmk_queue_close_all(peer);
 	shmk_pass(SHMK_AT_END_CLOSED);
 	uncharge(peer);
 
@@ -543,6 +551,7 @@ static void settle_work(struct work_struct *work)
 		cond_resched();
 	if (peer->settled.pinned)
 		shmk_quarantine_wait(peer->pool);
+	end_close(peer, NULL);
 	end_finish(peer);
 	peer_put(peer);
 }
@@ -553,6 +562,14 @@ static u32 entries_used(const struct shmk_peer *peer)
 	return peer->rdonly ? 0 : min_t(u64, READ_ONCE(peer->ledger->high), peer->nr_entries);
 }
 
+/* Is all done but telling it? Else the rest is a worker's. */
+static bool settle_now(struct shmk_peer *peer, unsigned long deadline)
+{
+	return !shmk_point(SHMK_AT_SETTLE_BEGUN) && !time_after(jiffies, deadline) &&
+	       settle_some(peer, INLINE_ENTRIES, deadline) && !peer->settled.pinned &&
+	       end_close(peer, &deadline);
+}
+
 /* Settles a dead peer that has been taken off its mm; takes over a reference. */
 static void settle(struct shmk_peer *peer, unsigned long deadline)
 {
@@ -560,8 +577,7 @@ static void settle(struct shmk_peer *peer, unsigned long deadline)
 	peer->high = entries_used(peer);
 	if (!is_clean(peer))
 		shmk_capsule_take(peer);
-	if (shmk_point(SHMK_AT_SETTLE_BEGUN) || !settle_some(peer, INLINE_ENTRIES, deadline) ||
-	    peer->settled.pinned) {
+	if (!settle_now(peer, deadline)) {
 		queue_work(workqueue, &peer->work);
 		return;
 	}

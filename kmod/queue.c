@@ -18,7 +18,9 @@
  * offsets, so free room is what lies between neighbours.
  */
 #include <linux/bitmap.h>
+#include <linux/jiffies.h>
 #include <linux/log2.h>
+#include <linux/minmax.h>
 #include <linux/nospec.h>
 #include <linux/overflow.h>
 #include <linux/sched.h>
@@ -35,6 +37,12 @@
 #include "user.h"
 
 #define RING_ALIGN	256U	/* no ring shares its cache lines, or their neighbours */
+
+/* So many slots of a ring are gone through before others may run, */
+#define PIECE_SHIFT	12
+
+/* and a queue with more than so many is not removed by a process that dies: a worker does. */
+#define INLINE_SHIFT	10
 
 int shmk_queues_init(struct shmk_pool *pool, u32 nr_queues, u32 nr_rows)
 {
@@ -294,6 +302,48 @@ static void tell(struct shmk_pool *pool, struct shmk_peer *peer, u32 type, u32 i
 	shmk_event_push(pool, &event, peer->pid, peer->uid);
 }
 
+/* Some of a ring's slots as a ring of its own, for who goes through all in whatever order. */
+static u32 nr_pieces(const struct shmk_ring_view *rv)
+{
+	return rv->capacity_shift > PIECE_SHIFT ? 1U << (rv->capacity_shift - PIECE_SHIFT) : 1;
+}
+
+static struct shmk_ring_view piece_of(const struct shmk_ring_view *rv, u32 nr)
+{
+	struct shmk_ring_view piece = *rv;
+
+	piece.capacity_shift = min_t(u32, rv->capacity_shift, PIECE_SHIFT);
+	piece.slots += ((size_t)nr << piece.capacity_shift) * rv->slot_bytes;
+	return piece;
+}
+
+static void free_messages(struct shmk_pool *pool, const struct shmk_ring_view *rv,
+			  struct shmk_settled *freed)
+{
+	struct shmk_ring_view piece;
+	u32 i;
+
+	for (i = 0; i < nr_pieces(rv); i++) {
+		piece = piece_of(rv, i);
+		shmk_settle_queue(&pool->view, &piece, freed);
+		cond_resched();
+	}
+}
+
+static bool is_drained(const struct shmk_ring_view *rv)
+{
+	struct shmk_ring_view piece;
+	u32 i;
+
+	for (i = 0; i < nr_pieces(rv); i++) {
+		piece = piece_of(rv, i);
+		if (!shmk_ring_drained(&piece))
+			return false;
+		cond_resched();
+	}
+	return true;
+}
+
 /* Of a queue that is BUSY: nobody has it, nobody finds it. */
 static void finish_remove(struct shmk_pool *pool, struct shmk_queue *queue, struct shmk_peer *peer)
 {
@@ -303,7 +353,7 @@ static void finish_remove(struct shmk_pool *pool, struct shmk_queue *queue, stru
 	if (queue->rv.flags & SHMK_QUEUE_F_TOPIC)
 		shmk_topic_put_block(pool, queue_id(pool, queue));
 	else
-		shmk_settle_queue(&pool->view, &queue->rv, &freed);
+		free_messages(pool, &queue->rv, &freed);
 	shmk_pass(SHMK_AT_REMOVE_FREED);
 
 	spin_lock(&pool->lock);
@@ -356,7 +406,7 @@ static void collect(struct shmk_pool *pool, struct shmk_queue *queue)
 	opened = queue->opened;
 	spin_unlock(&pool->lock);
 	look = !(rv.flags & (SHMK_QUEUE_F_TRANSIENT | SHMK_QUEUE_F_TOPIC));
-	if (!go || (look && !shmk_ring_drained(&rv)))
+	if (!go || (look && !is_drained(&rv)))
 		return;
 	shmk_pass(SHMK_AT_COLLECT_LOOKED);
 	spin_lock(&pool->lock);
@@ -625,38 +675,61 @@ void shmk_queue_ring_both(struct shmk_pool *pool, u32 id, const struct shmk_ring
 	shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
 }
 
+/* One of those that the peer had open; its own alone by now. */
+static void close_dead(struct shmk_peer *peer, u32 id)
+{
+	struct shmk_pool *pool = peer->pool;
+	struct shmk_queue *queue = &pool->queues[id];
+
+	shmk_pass(SHMK_AT_END_QUEUE);
+	spin_lock(&pool->lock);
+	shmk_topic_leave_locked(pool, id, peer->id);
+	spin_unlock(&pool->lock);
+	shmk_queue_ring_both(pool, id, &queue->rv);
+	spin_lock(&pool->lock);
+	peer->opens[id] = 0;
+	set_open_locked(pool, id, queue->nr_open - 1);
+	spin_unlock(&pool->lock);
+	shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
+	shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
+	collect(pool, queue);
+}
+
+/* Would it go with this peer, and take long? As far as can be told without the lock. */
+static bool goes_slowly(const struct shmk_pool *pool, u32 id)
+{
+	const struct shmk_queue *queue = &pool->queues[id];
+	u64 word = READ_ONCE(pool->queue_status[id].word);
+
+	return SHMK_QUEUE_FLAGS(word) & (SHMK_QUEUE_F_TRANSIENT | SHMK_QUEUE_F_DRAIN) &&
+	       READ_ONCE(queue->nr_open) <= 1 && queue->rv.capacity_shift > INLINE_SHIFT;
+}
+
 /**
  * shmk_queue_close_all() - the end of a peer closes all it had open
  * @peer: settled
+ * @deadline: in jiffies, for a process that dies. NULL: it takes what it takes
  *
  * Everybody on these queues is woken, since one that can send or receive is
  * gone, which may be what a sleeper waits for: a topic's writer for a reader,
  * say, whose row is gone by then, or who wants to be the writer, for the writer.
+ *
+ * Return: whether all are closed. To be called again, without a deadline, if not.
  */
-void shmk_queue_close_all(struct shmk_peer *peer)
+bool shmk_queue_close_all(struct shmk_peer *peer, const unsigned long *deadline)
 {
-	struct shmk_pool *pool = peer->pool;
 	u32 id;
 
-	for (id = 0; id < pool->view.nr_queues; id++) {
-		struct shmk_queue *queue = &pool->queues[id];
-
+	for (id = 0; id < peer->pool->view.nr_queues; id++) {
 		/* Nobody else changes it any more: opening wants a living peer. */
 		if (!READ_ONCE(peer->opens[id]))
 			continue;
-		shmk_pass(SHMK_AT_END_QUEUE);
-		spin_lock(&pool->lock);
-		shmk_topic_leave_locked(pool, id, peer->id);
-		spin_unlock(&pool->lock);
-		shmk_queue_ring_both(pool, id, &queue->rv);
-		spin_lock(&pool->lock);
-		peer->opens[id] = 0;
-		set_open_locked(pool, id, queue->nr_open - 1);
-		spin_unlock(&pool->lock);
-		shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
-		shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
-		collect(pool, queue);
+		if (deadline && (time_after(jiffies, *deadline) || goes_slowly(peer->pool, id)))
+			return false;
+		close_dead(peer, id);
+		cond_resched();
 	}
+	return true;
 }
 
 /**

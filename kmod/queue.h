@@ -97,7 +97,7 @@ int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen);
 int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen);
 int shmk_queue_drain(struct shmk_peer *peer, u32 id, u32 gen);
 bool shmk_queue_draining(const struct shmk_pool *pool, u32 id);
-void shmk_queue_close_all(struct shmk_peer *peer);
+bool shmk_queue_close_all(struct shmk_peer *peer, const unsigned long *deadline);
 int shmk_queue_look(struct shmk_pool *pool, u32 id, const char *name,
 		    struct shmk_queue_look *look);
 

@@ -1574,6 +1574,70 @@ TEST_F_TIMEOUT(death, id_comes_back_with_a_new_generation_and_an_empty_ledger, T
 	munmap((void *)ledger, bytes);
 }
 
+/* ---- one that had much open ---- */
+
+#define MANY_QUEUES	1000
+
+struct many_open {
+	int pool;
+	struct { uint32_t id, gen; } q[MANY_QUEUES];
+};
+
+static const char *queue_name(int i)
+{
+	static char name[16];
+
+	snprintf(name, sizeof(name), "q%d", i);
+	return name;
+}
+
+static int victim_only_opens(int sock, void *arg)
+{
+	const struct many_open *m = arg;
+	struct test_att a;
+	uint32_t id, gen;
+	int i;
+
+	CHILD_CHECK(!test_attach(m->pool, SHMK_ATTACH_F_RDONLY, 0, &a));
+	for (i = 0; i < MANY_QUEUES; i++)
+		CHILD_CHECK(!raw_queue_open(a.fd, queue_name(i), &id, &gen));
+	CHILD_CHECK(!test_say(sock, a.peer, a.gen, 0));
+	test_park(sock);
+}
+
+TEST_F_TIMEOUT(death, of_one_with_many_queues_open_is_told_once_with_all_closed, TIMEOUT)
+{
+	struct shmk_pool_create args = raw_pool_args(NULL, 1 << 20, 12);
+	static struct many_open m;
+	struct shmk_event event;
+	struct test_child c;
+	uint32_t peer, gen;
+	struct test_att a;
+	int i;
+
+	args.rings_bytes = 4 << 20;
+	m.pool = raw(self->device, SHMK_IOC_POOL_CREATE, &args);
+	ASSERT_LE(0, m.pool);
+	ASSERT_EQ(0, test_attach(m.pool, 0, 0, &a));
+	for (i = 0; i < MANY_QUEUES; i++)
+		ASSERT_EQ(0, raw_queue_create(a.fd, queue_name(i), 4, &m.q[i].id, &m.q[i].gen));
+	ASSERT_EQ(0, victim_start(&c, victim_only_opens, &m, &peer, &gen));
+	ASSERT_EQ(0, kill(c.pid, SIGKILL));
+	ASSERT_EQ(0, test_end_of(m.pool, peer, gen, &event));
+	EXPECT_EQ(SHMK_EV_DIED, event.type);
+	EXPECT_EQ(SHMK_PEER_NONE, test_peer_state(&a, peer));
+	EXPECT_EQ(0, test_ends_now(m.pool));
+	EXPECT_EQ(1, LOAD(&a.status->deaths));
+	/* In use by nobody but who made them. */
+	for (i = 0; i < MANY_QUEUES; i++) {
+		ASSERT_EQ(0, raw_queue_close(a.fd, SHMK_IOC_QUEUE_CLOSE, m.q[i].id, m.q[i].gen));
+		ASSERT_EQ(0, raw_queue_close(a.fd, SHMK_IOC_QUEUE_REMOVE, m.q[i].id, m.q[i].gen));
+	}
+	EXPECT_EQ(SIGKILL, test_child_end(&c));
+	test_close(&a);
+	close(m.pool);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 5 && !strcmp(argv[1], "--new-image"))

@@ -216,4 +216,57 @@ TEST_F(trace, pools_queues_and_who_is_stuck_are_told)
 	EXPECT_NE(NULL, line(at, "shmk_pool_destroyed:", self->pool));
 }
 
+/* Whoever is last to use a large queue that goes by itself. */
+static void last_user(const char *uri, struct shmk_queue_opts *opts)
+{
+	struct shmk_queue *q;
+	struct shmk *s;
+	int i;
+
+	if (shmk_attach(uri, NULL, &s) || shmk_queue_open(s, "large", opts, SHMK_TRY, &q))
+		_exit(1);
+	for (i = 0; i < 5000; i++)
+		if (shmk_send_copy(q, "hello", 5, SHMK_TRY))
+			_exit(3);
+	raise(SIGKILL);
+}
+
+TEST_F(trace, a_large_queue_is_not_removed_by_who_dies)
+{
+	struct shmk_queue_opts opts = { .flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_TRANSIENT,
+					.capacity = 8192 };
+	struct shmk_pool_opts pool = { .bytes = 1 << 20, .rings_bytes = 2 << 20 };
+	struct shmk_attach_opts attach = { .create = &pool, .exclusive = true };
+	struct shmk_event event = { .type = 0 };
+	const char *removed, *settled;
+	bool gone = false;
+	int status;
+	pid_t pid;
+
+	shmk_detach(self->s);
+	self->s = NULL;
+	ASSERT_EQ(0, shmk_attach(self->uri, &attach, &self->s));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		last_user(self->uri, &opts);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFSIGNALED(status));
+	while (event.type != SHMK_EV_DIED) {
+		if (shmk_event_next(self->s, &event))
+			usleep(1000);
+		else
+			gone |= event.type == SHMK_EV_QUEUE_REMOVED;
+	}
+	EXPECT_TRUE(gone);
+	EXPECT_EQ(-ENOENT, shmk_queue_remove(self->s, "large"));
+	ASSERT_TRUE(read_trace(self->text, 1 << 20));
+	removed = line(self->text, "shmk_queue_removed:", "name=large");
+	ASSERT_NE(NULL, removed);
+	EXPECT_EQ(removed, line(removed, "kworker", "name=large"));
+	settled = line(removed, "shmk_settled:", self->pool);
+	ASSERT_NE(NULL, settled);
+	EXPECT_EQ(NULL, line(strchr(settled, '\n'), "shmk_settled:", self->pool));
+}
+
 TEST_HARNESS_MAIN
