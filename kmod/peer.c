@@ -549,9 +549,9 @@ static void settle_work(struct work_struct *work)
 	shmk_pass(SHMK_AT_WORK_BEGUN);
 	while (!settle_some(peer, INLINE_ENTRIES, jiffies + INLINE_JIFFIES))
 		cond_resched();
+	end_close(peer, NULL);
 	if (peer->settled.pinned)
 		shmk_quarantine_wait(peer->pool);
-	end_close(peer, NULL);
 	end_finish(peer);
 	peer_put(peer);
 }
@@ -567,7 +567,7 @@ static bool settle_now(struct shmk_peer *peer, unsigned long deadline)
 {
 	return !shmk_point(SHMK_AT_SETTLE_BEGUN) && !time_after(jiffies, deadline) &&
 	       settle_some(peer, INLINE_ENTRIES, deadline) && !peer->settled.pinned &&
-	       end_close(peer, &deadline);
+	       end_close(peer, &deadline) && !peer->settled.pinned;
 }
 
 /* Settles a dead peer that has been taken off its mm; takes over a reference. */

@@ -400,8 +400,19 @@ static void no_queue(const struct shmk_view *view, u32 id, struct shmk_ring_view
 	rv->slots = NULL;
 }
 
+static bool view_pinned(const struct shmk_view *view, u32 block, u64 bytes)
+{
+	return shmk_quarantine_pinned(view->owner, block, bytes);
+}
+
+static void view_keep(const struct shmk_view *view, u32 block)
+{
+	shmk_quarantine_keep(view->owner, block);
+}
+
 static void set_up(struct shmk_pool *pool, const struct shmk_status *s)
 {
+	bool quarantine = shmk_quarantine_on(pool);
 	void *control = pool->control.addr;
 
 	pool->status = pool->status_region.addr;
@@ -418,6 +429,8 @@ static void set_up(struct shmk_pool *pool, const struct shmk_status *s)
 		.unit_shift	= s->unit_shift,
 		.nr_queues	= s->nr_queues,
 		.queue		= no_queue,
+		.pinned		= quarantine ? view_pinned : NULL,
+		.keep		= quarantine ? view_keep : NULL,
 		.owner		= pool,
 	};
 }

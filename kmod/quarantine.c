@@ -6,7 +6,8 @@
  * a buffer registered with an io_uring that somebody else has open, RDMA. And
  * what it gave to a pipe by vmsplice() is still to be read. All of these hold
  * references to the pages. A block with such a page becomes PINNED instead of
- * FREE when its dead holder is settled, and FREE when all are gone.
+ * FREE when its dead holder is settled, or when the queue or topic that it is in
+ * is removed: its sender may be dead. It is FREE when all are gone.
  *
  * How many references a page has
  *

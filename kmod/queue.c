@@ -31,6 +31,7 @@
 #include "peer.h"
 #include "point.h"
 #include "pool.h"
+#include "quarantine.h"
 #include "queue.h"
 #include "topic.h"
 #include "trace.h"
@@ -266,8 +267,8 @@ int shmk_queue_create(struct shmk_peer *peer, struct shmk_queue_create *args)
 
 void shmk_queue_abort(struct shmk_peer *peer, const struct shmk_queue_create *args)
 {
-	if (args->flags & SHMK_QUEUE_F_TOPIC)
-		shmk_topic_put_block(peer->pool, args->id);
+	if (args->flags & SHMK_QUEUE_F_TOPIC && shmk_topic_put_block(peer->pool, args->id))
+		shmk_quarantine_look(peer->pool);
 	abort_create(peer->pool, &peer->pool->queues[args->id]);
 }
 
@@ -317,17 +318,19 @@ static struct shmk_ring_view piece_of(const struct shmk_ring_view *rv, u32 nr)
 	return piece;
 }
 
-static void free_messages(struct shmk_pool *pool, const struct shmk_ring_view *rv,
-			  struct shmk_settled *freed)
+/* Returns whether some are in quarantine now. */
+static bool free_messages(struct shmk_pool *pool, const struct shmk_ring_view *rv)
 {
+	struct shmk_settled freed = { };
 	struct shmk_ring_view piece;
 	u32 i;
 
 	for (i = 0; i < nr_pieces(rv); i++) {
 		piece = piece_of(rv, i);
-		shmk_settle_queue(&pool->view, &piece, freed);
+		shmk_settle_queue(&pool->view, &piece, &freed);
 		cond_resched();
 	}
+	return freed.pinned;
 }
 
 static bool is_drained(const struct shmk_ring_view *rv)
@@ -344,16 +347,19 @@ static bool is_drained(const struct shmk_ring_view *rv)
 	return true;
 }
 
-/* Of a queue that is BUSY: nobody has it, nobody finds it. */
-static void finish_remove(struct shmk_pool *pool, struct shmk_queue *queue, struct shmk_peer *peer)
+/*
+ * Of a queue that is BUSY: nobody has it, nobody finds it. Who sent what is in there may
+ * be dead, and its pins last. Returns whether some of it is in quarantine now.
+ */
+static bool finish_remove(struct shmk_pool *pool, struct shmk_queue *queue, struct shmk_peer *peer)
 {
-	struct shmk_settled freed = { };
+	bool pinned;
 
 	shmk_pass(SHMK_AT_REMOVE_BEGUN);
 	if (queue->rv.flags & SHMK_QUEUE_F_TOPIC)
-		shmk_topic_put_block(pool, queue_id(pool, queue));
+		pinned = shmk_topic_put_block(pool, queue_id(pool, queue));
 	else
-		free_messages(pool, &queue->rv, &freed);
+		pinned = free_messages(pool, &queue->rv);
 	shmk_pass(SHMK_AT_REMOVE_FREED);
 
 	spin_lock(&pool->lock);
@@ -364,6 +370,7 @@ static void finish_remove(struct shmk_pool *pool, struct shmk_queue *queue, stru
 	trace_shmk_queue_removed(pool, queue_id(pool, queue), queue->name);
 	spin_unlock(&pool->lock);
 	shmk_event_wake(pool);
+	return pinned;
 }
 
 static bool unused_locked(const struct shmk_queue *queue)
@@ -393,8 +400,10 @@ static void take_locked(struct shmk_pool *pool, struct shmk_queue *queue)
  * Somebody has let go of a queue, or it has begun to drain. The slots are looked at without
  * the lock, and what was seen is good if nobody has opened it since: without that
  * nothing can come, and nothing is under way. Else it is for who closes it next.
+ *
+ * Returns as finish_remove().
  */
-static void collect(struct shmk_pool *pool, struct shmk_queue *queue)
+static bool collect(struct shmk_pool *pool, struct shmk_queue *queue)
 {
 	struct shmk_ring_view rv;
 	bool go, look;
@@ -407,15 +416,21 @@ static void collect(struct shmk_pool *pool, struct shmk_queue *queue)
 	spin_unlock(&pool->lock);
 	look = !(rv.flags & (SHMK_QUEUE_F_TRANSIENT | SHMK_QUEUE_F_TOPIC));
 	if (!go || (look && !is_drained(&rv)))
-		return;
+		return false;
 	shmk_pass(SHMK_AT_COLLECT_LOOKED);
 	spin_lock(&pool->lock);
 	go = leaving_locked(pool, queue) && queue->opened == opened;
 	if (go)
 		take_locked(pool, queue);
 	spin_unlock(&pool->lock);
-	if (go)
-		finish_remove(pool, queue, NULL);
+	return go && finish_remove(pool, queue, NULL);
+}
+
+/* The same for who has time: most of what is in quarantine then is only large. */
+static void collect_now(struct shmk_pool *pool, struct shmk_queue *queue)
+{
+	if (collect(pool, queue))
+		shmk_quarantine_look(pool);
 }
 
 /**
@@ -521,7 +536,7 @@ int shmk_queue_close(struct shmk_peer *peer, u32 id, u32 gen)
 	if (last) {
 		shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
 		shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
-		collect(pool, queue);
+		collect_now(pool, queue);
 	}
 	return err;
 }
@@ -557,7 +572,8 @@ int shmk_queue_remove(struct shmk_peer *peer, u32 id, u32 gen)
 	queue = begin_remove(pool, id, gen);
 	if (IS_ERR(queue))
 		return PTR_ERR(queue);
-	finish_remove(pool, queue, peer);
+	if (finish_remove(pool, queue, peer))
+		shmk_quarantine_look(pool);
 	return 0;
 }
 
@@ -599,7 +615,7 @@ int shmk_queue_drain(struct shmk_peer *peer, u32 id, u32 gen)
 	smp_mb();	/* the word before who sleeps; with S3 of bell.c */
 	shmk_queue_wake(pool, queue_id(pool, queue), SHMK_SIDE_RECV);
 	shmk_queue_wake(pool, queue_id(pool, queue), SHMK_SIDE_SEND);
-	collect(pool, queue);
+	collect_now(pool, queue);
 	return 0;
 }
 
@@ -692,7 +708,7 @@ static void close_dead(struct shmk_peer *peer, u32 id)
 	spin_unlock(&pool->lock);
 	shmk_queue_wake(pool, id, SHMK_SIDE_RECV);
 	shmk_queue_wake(pool, id, SHMK_SIDE_SEND);
-	collect(pool, queue);
+	peer->settled.pinned += collect(pool, queue);
 }
 
 /* Would it go with this peer, and take long? As far as can be told without the lock. */

@@ -133,13 +133,19 @@ int shmk_topic_take_block(struct shmk_pool *pool, u32 id)
 	return 0;
 }
 
-void shmk_topic_put_block(struct shmk_pool *pool, u32 id)
+/**
+ * shmk_topic_put_block() - free the block of a topic that is going
+ *
+ * Return: is it in quarantine now?
+ */
+bool shmk_topic_put_block(struct shmk_pool *pool, u32 id)
 {
 	const struct shmk_queue_status *qs = &pool->queue_status[id];
 	struct shmk_settled freed = { };
 
 	shmk_pass(SHMK_AT_TOPIC_GOING);
 	shmk_block_put(&pool->view, qs->block, qs->block_gen, &freed);
+	return freed.pinned;
 }
 
 /**

@@ -19,7 +19,7 @@ int shmk_topic_reserve_locked(struct shmk_pool *pool, u32 id,
 			      const struct shmk_queue_create *args);
 void shmk_topic_unreserve_locked(struct shmk_pool *pool, u32 id);
 int shmk_topic_take_block(struct shmk_pool *pool, u32 id);
-void shmk_topic_put_block(struct shmk_pool *pool, u32 id);
+bool shmk_topic_put_block(struct shmk_pool *pool, u32 id);
 void shmk_topic_leave_locked(struct shmk_pool *pool, u32 id, u32 peer);
 
 int shmk_topic_subscribe(struct shmk_peer *peer, struct shmk_topic_subscribe *args);

@@ -455,6 +455,127 @@ TEST_F(quarantine, a_pool_goes_while_some_of_it_is_pinned)
 	EXPECT_EQ(0, status_of(self)->quarantined);
 }
 
+/* ---- what goes with a queue ---- */
+
+/* Pins something that it gives away, and does not outlive it. */
+struct gift {
+	fix_t	*f;
+	bool	topic;
+	bool	stays;		/* the queue, until the test removes it */
+};
+
+static void *gift_in_a_queue(const struct gift *g, struct shmk *s, struct shmk_msg *m)
+{
+	struct shmk_queue_opts opts = {
+		.flags = SHMK_QUEUE_CREATE | (g->stays ? 0 : SHMK_QUEUE_TRANSIENT),
+	};
+	struct shmk_queue *q;
+	void *data;
+
+	if (shmk_queue_open(s, "q", &opts, SHMK_TRY, &q) || shmk_alloc(s, BYTES, 0, m))
+		_exit(91);
+	data = m->data;
+	memset(data, 0xaa, BYTES);
+	m->len = BYTES;
+	return shmk_send(q, m, SHMK_TRY) ? NULL : data;
+}
+
+static void *gift_in_a_topic(const struct gift *g, struct shmk *s)
+{
+	struct shmk_topic_opts opts = {
+		.flags = SHMK_TOPIC_CREATE | (g->stays ? 0 : SHMK_TOPIC_TRANSIENT),
+		.nr_readers = 2, .msg_bytes = 2 * BYTES,
+	};
+	struct shmk_topic *t;
+	struct shmk_loan loan;
+
+	if (shmk_topic_open(s, "q", &opts, SHMK_TRY, &t) || shmk_topic_writer(t, SHMK_TRY) ||
+	    shmk_topic_loan(t, &loan))
+		_exit(91);
+	memset(loan.data, 0xaa, BYTES);
+	return loan.data;
+}
+
+static void giver(struct child_end *end, void *arg)
+{
+	struct gift *g = arg;
+	struct shmk_msg m;
+	struct iovec iov;
+	struct shmk *s;
+	void *data;
+
+	if (shmk_attach(g->f->uri, NULL, &s))
+		_exit(91);
+	data = g->topic ? gift_in_a_topic(g, s) : gift_in_a_queue(g, s, &m);
+	iov = (struct iovec){ data, BYTES };
+	if (!data || vmsplice(g->f->pipe[1], &iov, 1, SPLICE_F_GIFT) != BYTES)
+		_exit(92);
+	tell(end, 1);
+	hear(end->from);
+}
+
+/* The pages that are in the pipe are nobody else's until it is drained. */
+static void give(struct __test_metadata *_metadata, FIXTURE_DATA(quarantine) *self,
+		 struct gift *gift)
+{
+	struct shmk_event event;
+	struct child c;
+
+	child_start(&c, giver, gift);
+	ASSERT_EQ(1, child_hear(&c));
+	kill(c.pid, SIGKILL);
+	ASSERT_EQ(0, next_end(self, &event));
+	if (gift->stays)
+		ASSERT_EQ(0, shmk_queue_remove(self->s, "q"));
+	EXPECT_EQ(-ENOENT, shmk_queue_remove(self->s, "q"));
+	EXPECT_EQ(1, status_of(self)->quarantined);
+	EXPECT_EQ(-ENOMEM, take_all(self));
+	free_all(self);
+	drain(self, BYTES, 0xaa, _metadata);
+	EXPECT_TRUE(let_go(self));
+	EXPECT_EQ(0, shmk_pool_check(self->s, NULL, 0));
+	child_wait(&c);
+}
+
+TEST_F(quarantine, what_goes_with_its_queue_is_kept)
+{
+	struct gift gift = { .f = self };
+
+	ASSERT_EQ(0, fix_attach(self));
+	give(_metadata, self, &gift);
+	gift.stays = true;
+	give(_metadata, self, &gift);
+}
+
+TEST_F(quarantine, what_goes_with_its_topic_is_kept)
+{
+	struct gift gift = { .f = self, .topic = true };
+
+	ASSERT_EQ(0, fix_attach(self));
+	give(_metadata, self, &gift);
+	gift.stays = true;
+	give(_metadata, self, &gift);
+}
+
+/* Its block is too large to be looked at in passing, and free when the end is told. */
+TEST_F(quarantine, a_topic_that_nobody_has_pinned_is_not_kept)
+{
+	struct shmk_topic_opts opts = { .flags = SHMK_TOPIC_CREATE, .nr_readers = 2,
+					.msg_bytes = 4 * BYTES };
+	struct shmk_pool_stat stat;
+	struct shmk_topic *t;
+
+	ASSERT_EQ(0, fix_attach(self));
+	ASSERT_EQ(0, shmk_topic_open(self->s, "q", &opts, SHMK_TRY, &t));
+	shmk_topic_close(t);
+	ASSERT_EQ(0, shmk_pool_stat(self->s, &stat));
+	EXPECT_LT(64 * 4096, stat.bytes_used);
+	ASSERT_EQ(0, shmk_queue_remove(self->s, "q"));
+	EXPECT_EQ(0, status_of(self)->quarantined);
+	ASSERT_EQ(0, shmk_pool_stat(self->s, &stat));
+	EXPECT_EQ(0, stat.bytes_used);
+}
+
 /* ---- ledgers ---- */
 
 static void ledger_giver(struct child_end *end, void *arg)
