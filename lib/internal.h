@@ -361,6 +361,8 @@ void queue_unhold(struct shmk_queue *q);
 
 /* mail.c: before the queues are closed. */
 void mail_exit(struct shmk *s);
+/* Closes the mailboxes of those whose lives are over. */
+void mail_sweep(struct shmk *s);
 
 /* wait.c */
 int wait_init(struct shmk *s);		/* sets all that is wait.c's in struct shmk */

@@ -15,8 +15,8 @@
  *       full fence                     S2  full fence
  *       waiters set? ring              S3  room, or CLOSED?
  *
- * The queue of a dead owner is removed by the first who can: who has sent there, with
- * the first letter to anybody after the death; or who opens a mailbox of his own. While
+ * The queue of a dead owner is removed by the first who can: who has sent there, when he
+ * sends to anybody or goes to sleep after the death; or who opens a mailbox of his own. While
  * others have it open that fails, and is left to the last of them.
  */
 #include <errno.h>
@@ -112,9 +112,9 @@ static uint64_t ends(struct shmk *s)
 
 /*
  * Who was answered and has died since is not written to again, so this cannot wait until
- * sending there fails. A few instructions, unless somebody's life has ended since the last time.
+ * sending there fails. With each letter, and before each sleep. A few instructions, unless somebody's life has ended since the last time.
  */
-static void routes_sweep(struct shmk *s)
+void mail_sweep(struct shmk *s)
 {
 	struct mail_route **at, *over = NULL;
 	uint64_t now = ends(s);
@@ -340,7 +340,7 @@ int mail_post(struct shmk *s, uint32_t to, uint32_t gen, struct shmk_msg *msg, i
 		return -EINVAL;
 	if (s->rdonly)
 		return -EROFS;
-	routes_sweep(s);
+	mail_sweep(s);
 	if (!gen)
 		gen = mail_gen(s, to);
 	if (!gen || to > s->status->nr_peers)
@@ -351,7 +351,7 @@ int mail_post(struct shmk *s, uint32_t to, uint32_t gen, struct shmk_msg *msg, i
 	ret = send_to(r, msg, deadline);
 	route_put(s, r);
 	if (ret == -EPIPE)
-		routes_sweep(s);
+		mail_sweep(s);
 	return ret;
 }
 

@@ -460,6 +460,7 @@ int64_t wait_reap(struct shmk *s, int64_t now)
 	const int64_t slice = s->backend->wait_slice_ns;
 	int64_t next;
 
+	mail_sweep(s);
 	if (slice == INT64_MAX)
 		return slice;
 	next = READ_ONCE(s->next_reap);

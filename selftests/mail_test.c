@@ -640,6 +640,28 @@ TEST_F(mail, many_lives_of_clients_leave_no_mailboxes)
 	serve_lives(_metadata, self->s, self->uri);
 }
 
+/* A burst, and then the server only sleeps. */
+TEST_F(mail, who_goes_to_sleep_closes_the_mailboxes_of_the_dead)
+{
+	struct shmk_queue *q = service(self->s, 0);
+	uint64_t before = queues_now(self->s);
+	struct child c[5];
+	struct shmk_msg m;
+
+	for (int i = 0; i < 5; i++) {
+		child_start(&c[i], client, self->uri);
+		ASSERT_EQ(0, serve_one(self->s, q, false, true));
+		ASSERT_EQ(1, child_hear(&c[i]));
+	}
+	EXPECT_EQ(before + 5, queues_now(self->s));
+	for (int i = 0; i < 5; i++)
+		child_kill(&c[i]);
+	for (int i = 0; i < 200 && queues_now(self->s) > before; i++)
+		EXPECT_EQ(-ETIMEDOUT, shmk_recv(q, &m, shmk_deadline_ms(20)));
+	EXPECT_EQ(before, queues_now(self->s));
+	shmk_queue_close(q);
+}
+
 TEST_F(mail, many_lives_leave_no_mailboxes_with_threads)
 {
 	pthread_t thread;
