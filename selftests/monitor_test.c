@@ -120,7 +120,7 @@ TEST_F(monitor, of_all_pools_each_is_told)
 {
 	struct shmk_monitor_event e;
 	struct shmk_monitor *m, *other;
-	char all[8];
+	char all[32];
 	struct shmk *s;
 
 	sprintf(all, "%s:", on_module() ? "shmk" : "local");
