@@ -590,7 +590,7 @@ void shmk_pool_put(struct shmk_pool *pool)
 	take_apart(pool);
 	kobject_put(&pool->sysfs.kobj);	/* frees the pool */
 	if (heir)
-		shmk_pool_put(heir);	/* which has none: heirs are moved on, see inherit_locked() */
+		shmk_pool_put(heir);	/* has none itself: heirs are moved on, see inherit_locked() */
 }
 
 /* ---------------------------------------------------- finding, ending -- */
