@@ -80,6 +80,11 @@ struct shmk_backend {
 	 * Returns the number settled.
 	 */
 	int (*reap)(struct shmk *s);
+	/*
+	 * Might what changes the pool's tables wait, because somebody is at it, who may
+	 * be stopped? NULL: never for long.
+	 */
+	bool (*busy)(struct shmk *s);
 	int64_t wait_slice_ns;		/* INT64_MAX: sleep as long as it takes */
 
 	/* Opens a pool to look at its events only: @s is no peer. Module: NULL, see monitor.c. */

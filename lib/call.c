@@ -47,6 +47,7 @@ void call_drop(struct call **at)
 	struct call *c = *at;
 
 	*at = c->next;
+	__atomic_fetch_sub(&c->service->nr_calls, 1, __ATOMIC_RELAXED);
 	queue_unhold(c->service);
 	free(c);
 }
@@ -106,6 +107,7 @@ int64_t shmk_request_send(struct shmk_mailbox *mb, struct shmk_queue *service,
 		.id = ++mb->shmk->last_request, .service = service, .pos = SHMK_WHERE_POS(msg->from),
 	};
 	queue_hold(service);
+	__atomic_fetch_add(&service->nr_calls, 1, __ATOMIC_RELAXED);
 	for (at = &mb->calls; *at; at = &(*at)->next)
 		;
 	*at = c;

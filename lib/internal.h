@@ -189,6 +189,7 @@ struct shmk_queue {
 	uint64_t		nr_sleeps;
 	uint64_t		nr_bells;
 	uint32_t		nr_held;	/* messages not acknowledged, requests not answered; atomic */
+	uint32_t		nr_calls;	/* the latter; atomic */
 	bool			closing;	/* closed but for those; under shmk->lock */
 	struct source		*sources;	/* poller.c: of the pollers that have it; under shmk->lock */
 	uint8_t			ahead;		/* enum ahead, by the last message received; a hint, unlocked */

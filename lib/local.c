@@ -211,6 +211,16 @@ static void pool_unlock(struct local *l)
 	lock_file_unlock(l->lock);
 }
 
+static bool local_busy(struct shmk *s)
+{
+	struct local *l = local_of(s);
+
+	if (lock_file_trylock(l->lock))
+		return true;
+	pool_unlock(l);
+	return false;
+}
+
 /* ---------------------------------------------------------------- events -- */
 
 /*
@@ -2116,6 +2126,7 @@ const struct shmk_backend shmk_local_backend = {
 	.side_drain	= local_side_drain,
 	.bell		= local_bell,
 	.reap		= local_reap,
+	.busy		= local_busy,
 	.wait_slice_ns	= SLICE_NS,
 	.watch_open	= local_watch_open,
 	.watch_close	= local_watch_close,

@@ -15,9 +15,8 @@
  *       full fence                     S2  full fence
  *       waiters set? ring              S3  room, or CLOSED?
  *
- * The queue of a dead owner is removed by the first who can: who has sent there, when he
- * sends to anybody or goes to sleep after the death; or who opens a mailbox of his own. While
- * others have it open that fails, and is left to the last of them.
+ * The queue is TRANSIENT: it goes when neither its owner has it open nor who has sent there.
+ * These close it when they send to anybody or go to sleep after the death.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -59,14 +58,6 @@ uint32_t mail_gen(struct shmk *s, uint32_t id)
 	return SHMK_PEER_STATE(word) == SHMK_PEER_ALIVE ? SHMK_PEER_GEN(word) : 0;
 }
 
-static void box_remove(struct shmk *s, uint32_t id, uint32_t gen)
-{
-	char name[SHMK_NAME_LEN];
-
-	box_name(name, id, gen);
-	shmk_queue_remove(s, name);
-}
-
 /* Under shmk->lock. */
 static struct mail_route *route_find(struct shmk *s, uint32_t id)
 {
@@ -87,14 +78,13 @@ static void route_cut(struct shmk *s, struct mail_route **at, struct mail_route 
 	*over = r;
 }
 
-static void routes_close(struct shmk *s, struct mail_route *over)
+static void routes_close(struct mail_route *over)
 {
 	struct mail_route *r;
 
 	while ((r = over)) {
 		over = r->next;
 		shmk_queue_close(r->q);
-		box_remove(s, r->id, r->gen);
 		free(r);
 	}
 }
@@ -122,6 +112,9 @@ void mail_sweep(struct shmk *s)
 
 	if (likely(READ_ONCE(s->routes_swept) == now))
 		return;
+	/* Then the next time. Who has somebody stopped before him must not wait in each call. */
+	if (READ_ONCE(s->routes) && s->backend->busy && s->backend->busy(s))
+		return;
 	locked = lock(&s->lock);
 	WRITE_ONCE(s->routes_swept, now);
 	for (at = &s->routes; *at;)
@@ -130,7 +123,7 @@ void mail_sweep(struct shmk *s)
 		else
 			at = &(*at)->next;
 	unlock(&s->lock, locked);
-	routes_close(s, over);
+	routes_close(over);
 }
 
 /* The one to @id, whatever life, if there is one. */
@@ -144,7 +137,7 @@ static void route_forget(struct shmk *s, uint32_t id)
 	if (*at)
 		route_cut(s, at, &over);
 	unlock(&s->lock, locked);
-	routes_close(s, over);
+	routes_close(over);
 }
 
 /* Whoever uses it. */
@@ -156,7 +149,7 @@ static void route_put(struct shmk *s, struct mail_route *r)
 	unlock(&s->lock, locked);
 	if (last) {
 		r->next = NULL;
-		routes_close(s, r);
+		routes_close(r);
 	}
 }
 
@@ -228,13 +221,16 @@ static bool route_add(struct shmk *s, struct mail_route *r)
 			;
 		route_cut(s, at, &over);
 	}
+	/* Its life may be over, and have been counted and swept for, since it was opened. */
+	if (add && route_over(s, r))
+		WRITE_ONCE(s->routes_swept, UINT64_MAX);
 	if (add) {
 		r->next = s->routes;
 		s->routes = r;
 		s->route_of[r->id] = r;
 	}
 	unlock(&s->lock, locked);
-	routes_close(s, over);
+	routes_close(over);
 	return add;
 }
 
@@ -545,21 +541,11 @@ int shmk_mail_probe(struct shmk_mailbox *mb, uint32_t from, uint32_t tag,
 
 /* ------------------------------------------------------------- handles -- */
 
-static void boxes_sweep(struct shmk *s)
-{
-	struct shmk_queue_stats st;
-	uint32_t next, id, gen;
-
-	for (next = 0; !shmk_queue_next(s, next, &st); next = st.id + 1)
-		if (sscanf(st.name, "mailbox-%u-%u", &id, &gen) == 2 && mail_gen(s, id) != gen)
-			shmk_queue_remove(s, st.name);
-}
-
 int shmk_mailbox_open(struct shmk *s, const struct shmk_mailbox_opts *opts,
 		      struct shmk_mailbox **out)
 {
 	struct shmk_queue_opts q = {
-		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_SC | SHMK_QUEUE_TAGGED,
+		.flags = SHMK_QUEUE_CREATE | SHMK_QUEUE_SC | SHMK_QUEUE_TAGGED | SHMK_QUEUE_TRANSIENT,
 		.capacity = opts ? opts->capacity : 0, .slot_bytes = opts ? opts->slot_bytes : 0,
 	};
 	struct shmk_mailbox *mb;
@@ -576,7 +562,7 @@ int shmk_mailbox_open(struct shmk *s, const struct shmk_mailbox_opts *opts,
 		return -ENOMEM;
 	mb->shmk = s;
 	mb->last = &mb->aside;
-	boxes_sweep(s);
+	mail_sweep(s);
 	box_name(name, s->self, s->gen);
 	ret = shmk_queue_open(s, name, &q, SHMK_TRY, &mb->q);
 	if (!ret) {
@@ -597,7 +583,6 @@ int shmk_mailbox_open(struct shmk *s, const struct shmk_mailbox_opts *opts,
  */
 void shmk_mailbox_close(struct shmk_mailbox *mb)
 {
-	char name[SHMK_NAME_LEN];
 	bool more;
 	struct shmk *s;
 	int ret;
@@ -618,9 +603,7 @@ void shmk_mailbox_close(struct shmk_mailbox *mb)
 		call_drop(&mb->calls);
 	s->mailbox = NULL;
 	route_forget(s, s->self);		/* of letters to itself */
-	box_name(name, s->self, s->gen);
 	shmk_queue_close(mb->q);
-	shmk_queue_remove(s, name);
 	free(mb);
 }
 

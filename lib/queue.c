@@ -727,6 +727,9 @@ static struct shmk_queue *handle_of(struct shmk *s, uint32_t id)
 	bool locked = lock(&s->lock);
 	struct shmk_queue *old = handle_in(s->closing, id), *q = handle_in(s->queues, id);
 
+	/* It may be there for the sake of requests that are outstanding alone. */
+	if (old && q && READ_ONCE(old->nr_held) <= READ_ONCE(old->nr_calls))
+		old = NULL;
 	unlock(&s->lock, locked);
 	return old && q ? NULL : q ? q : old;
 }
@@ -1547,18 +1550,25 @@ static int queue_find(struct shmk *s, struct queue_find *f)
 	return ret;
 }
 
-/* Open, or create, whichever works first. */
+/* Who removes one, or makes one, is done soon; but not if we keep its processor from it. */
+static int queue_turn(struct shmk *s, unsigned int tries)
+{
+	return tries < 8 ? 0 : wait_nap(s, now_ns() + 50000, SHMK_FOREVER);
+}
+
+/* Open, or create, whichever works first. Neither may be while one of that name is on its way out. */
 static int queue_get(struct shmk *s, struct queue_find *f)
 {
 	bool create = f->flags & SHMK_QUEUE_CREATE, excl = f->flags & SHMK_QUEUE_EXCL;
-	int ret;
+	unsigned int tries = 0;
+	int ret, turn = 0;
 
 	do {
 		ret = excl ? -ENOENT : queue_find(s, f);
 		if (ret == -ENOENT && create)
 			ret = f->make(s, f);
-	} while (ret == -EEXIST && !excl);
-	return ret;
+	} while (ret == -EEXIST && !excl && !(turn = queue_turn(s, tries++)));
+	return turn ? turn : ret;
 }
 
 static bool queue_found(struct shmk *s, void *arg)
@@ -1673,11 +1683,14 @@ int shmk_queue_open(struct shmk *s, const char *name, const struct shmk_queue_op
 void shmk_queue_close(struct shmk_queue *q)
 {
 	struct shmk *s;
+	uint32_t id, gen;
 	bool locked, last;
 
 	if (!q)
 		return;
 	s = q->shmk;
+	id = q->id;
+	gen = q->gen;
 	locked = lock(&s->lock);
 	last = --q->nr_open == 0;
 	if (last) {
@@ -1691,8 +1704,8 @@ void shmk_queue_close(struct shmk_queue *q)
 		role_drop(q, SHMK_SIDE_SEND);
 	}
 	unlock(&s->lock, locked);
-	if (!last) {
-		s->backend->queue_close(s, q->id, q->gen);
+	if (!last) {	/* another thread may be closing that one by now */
+		s->backend->queue_close(s, id, gen);
 		return;
 	}
 	wait_forget(q);

@@ -843,6 +843,24 @@ TEST_F(mail, a_service_is_closed_before_its_reply_comes)
 	EXPECT_EQ(0, shmk_queue_remove(self->o, "svc"));	/* nobody has it open by now */
 }
 
+/* Client and server of one queue; what is outstanding must not hide what is received. */
+TEST_F(mail, a_service_is_opened_anew_by_who_has_asked)
+{
+	struct shmk_queue *q = service(self->s, 0), *other = queue(self->s, "other", 0, 0);
+	struct shmk_msg m, req;
+
+	ASSERT_EQ(0, text(self->s, "x", 600, &m));
+	ASSERT_LT(0, shmk_request_send(self->mine, q, &m, SHMK_TRY));
+	shmk_queue_close(q);
+	q = service(self->s, 0);
+	ASSERT_EQ(0, shmk_recv(q, &req, SHMK_TRY));
+	EXPECT_EQ(0, shmk_send_ptr(other, req.data, req.len, SHMK_TRY));
+	ASSERT_EQ(0, shmk_recv(other, &m, SHMK_TRY));
+	shmk_free(&m);
+	shmk_queue_close(q);
+	shmk_queue_close(other);
+}
+
 TEST_F(mail, is_closed_with_a_full_ledger)
 {
 	struct shmk_attach_opts opts = { .nr_entries = 16 };

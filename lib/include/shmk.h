@@ -1035,8 +1035,9 @@ struct shmk_mailbox_opts {
  *
  * It is a TAGGED queue named by this peer's id and generation, so that mail to one life
  * never reaches the next one of the same id. -EBUSY: there is one already.
- * Mailboxes of the dead are removed by who opens one, and by who has sent there, with the next
- * letter to anybody or the next sleep. Until then each is one of the pool's queues.
+ * A mailbox goes when neither its owner has it open nor who has sent there. These close those of
+ * the dead with the next letter to anybody or the next sleep; until then each is one of the
+ * pool's queues.
  * A mailbox is used by one thread at a time.
  */
 SHMK_API int shmk_mailbox_open(struct shmk *s, const struct shmk_mailbox_opts *opts,
