@@ -30,7 +30,7 @@ run_one() {
 }
 
 echo "TAP version 13"
-echo "1..30"
+echo "1..31"
 run_one line ping 64 2000 median
 run_one copy stream 4096 2000 rate
 for t in shmk-inline shmk-inline-mn shmk-block shmk-block-mn shmk-topic; do
