@@ -525,7 +525,7 @@ TEST_F(poller, a_wait_costs_the_same_however_many_are_idle)
 		/* With many the set is asked first; only what was ready is drained. */
 		/* One less where a message was there before the receiver slept. */
 		EXPECT_GE(COUNTED * (sizes[i] == MANY ? 2 : 1), c.nr[__NR_epoll_pwait2]);
-		EXPECT_LE(COUNTED, c.nr[__NR_epoll_pwait2]);
+		EXPECT_LE(COUNTED / 2, c.nr[__NR_epoll_pwait2]);
 		/* In the first wait all was armed already. */
 		EXPECT_EQ(module_backend() ? 0 : COUNTED - 1, c.nr[__NR_read]);
 		EXPECT_EQ(c.nr[__NR_epoll_pwait2] + c.nr[__NR_read], c.total);
