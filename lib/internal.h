@@ -150,7 +150,7 @@ struct shmk {
 	int64_t			last_request;	/* call.c: ids, none twice in this life; of the mailbox */
 	uint64_t		routes_swept;	/* as many lives had ended by then; by WRITE_ONCE() */
 	struct shmk_mailbox	*mailbox;	/* the own one */
-	struct shmk_queue	*closing;	/* closed, but messages of theirs are held; under lock */
+	struct shmk_queue	*closing;	/* closed, but held by a message or a request; under lock */
 };
 
 struct side_fd {

@@ -466,20 +466,25 @@ static int mail_look(struct shmk_mailbox *mb, const struct wish *w, struct lette
 	return ret;
 }
 
+static int mail_get(struct shmk_mailbox *mb, const struct wish *w, struct shmk_msg *msg)
+{
+	struct letter **at;
+	int ret = mail_look(mb, w, &at);
+
+	if (!ret)
+		mail_take(mb, at, msg);
+	return ret;
+}
+
 int shmk_mail_recv(struct shmk_mailbox *mb, uint32_t from, uint32_t tag, struct shmk_msg *msg,
 		   int64_t deadline)
 {
 	const struct wish w = { .from = from, .tag = tag };
-	struct letter **at;
 	int ret;
 
 	msg->data = NULL;
 	for (;;) {
-		ret = mail_look(mb, &w, &at);
-		if (!ret) {
-			mail_take(mb, at, msg);
-			return 0;
-		}
+		ret = mail_get(mb, &w, msg);
 		if (ret != -EAGAIN)
 			return ret;
 		ret = wait_look(mb->q, SHMK_SIDE_RECV, deadline);
@@ -500,7 +505,6 @@ int shmk_mail_recv_from(struct shmk_mailbox *mb, uint32_t from, uint32_t gen, ui
 			struct shmk_msg *msg, int64_t deadline)
 {
 	struct wish w = { .from = from, .gen = gen, .tag = tag };
-	struct letter **at;
 	bool gone;
 	int ret;
 
@@ -509,11 +513,7 @@ int shmk_mail_recv_from(struct shmk_mailbox *mb, uint32_t from, uint32_t gen, ui
 		return -EINVAL;
 	for (;;) {
 		gone = sender_gone(mb->shmk, &w);	/* first: then all that it sent is there */
-		ret = mail_look(mb, &w, &at);
-		if (!ret) {
-			mail_take(mb, at, msg);
-			return 0;
-		}
+		ret = mail_get(mb, &w, msg);
 		if (ret != -EAGAIN)
 			return ret;
 		if (gone)

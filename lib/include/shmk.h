@@ -1078,7 +1078,7 @@ SHMK_API int shmk_mail_recv(struct shmk_mailbox *mb, uint32_t from, uint32_t tag
 SHMK_API int shmk_mail_recv_from(struct shmk_mailbox *mb, uint32_t from, uint32_t gen, uint32_t tag,
 				 struct shmk_msg *msg, int64_t deadline);
 
-/* struct shmk_mail_info - of the message that shmk_mail_recv() would return now; @gen: its low 16 bits */
+/* struct shmk_mail_info - of what shmk_mail_recv() would return now; @gen: its low 16 bits */
 struct shmk_mail_info {
 	uint32_t	from;
 	uint32_t	gen;
