@@ -102,7 +102,8 @@ static uint64_t ends(struct shmk *s)
 
 /*
  * Who was answered and has died since is not written to again, so this cannot wait until
- * sending there fails. With each letter, and before each sleep. A few instructions, unless somebody's life has ended since the last time.
+ * sending there fails. With each letter, and before each sleep. A few instructions, unless
+ * somebody's life has ended since the last time.
  */
 void mail_sweep(struct shmk *s)
 {
