@@ -379,15 +379,26 @@ static void run_settle(struct victim *v)
 	v->s->backend->reap(v->s);
 }
 
-/* A sleep and its end, with nothing to come. */
+/* A sleep and its end, with nothing to come: one that was none would be a hole here. */
+static void must_have_slept(struct victim *v)
+{
+	struct shmk_queue_stats stats;
+
+	must("stats", shmk_queue_stats(v->q, &stats));
+	if (!stats.my_sleeps)
+		die("no sleep", -ETIME);
+}
+
 static void run_wait(struct victim *v)
 {
 	shmk_recv(v->q, &v->msg[0], shmk_deadline_ms(1));
+	must_have_slept(v);
 }
 
 static void run_wait_send(struct victim *v)
 {
 	shmk_send(v->q, &v->msg[0], shmk_deadline_ms(1));
+	must_have_slept(v);
 }
 
 #define OP(n, min, does_, b, p, r) \

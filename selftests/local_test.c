@@ -655,7 +655,7 @@ TEST_F(local, a_forked_child_that_detaches_takes_nothing_from_the_event_fd)
 	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
 	child_start(&victim, attached, self->uri);
 	ASSERT_EQ(1, child_hear(&victim));
-	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(1)));	/* has a stream */
+	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, a_sleep()));	/* has a stream */
 	p = (struct pollfd) { .fd = shmk_event_fd(s), .events = POLLIN };
 	while (!shmk_event_next(s, &e))
 		;
@@ -713,12 +713,12 @@ TEST_F(local, waits_keep_their_stream_and_look_for_the_dead_as_sleepers_do)
 	struct shmk *s;
 
 	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
-	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(1)));
+	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, a_sleep()));
 	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &all));
 	none = (struct rlimit) { .rlim_cur = 3, .rlim_max = all.rlim_max };
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &none));
 	for (int i = 0; i < 3; i++)
-		EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(1)));
+		EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, a_sleep()));
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &all));
 
 	child_start(&c, attached, self->uri);
@@ -782,7 +782,7 @@ TEST_F(local, who_has_the_pool_lock_does_not_keep_others_past_their_deadline)
 
 	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
 	ASSERT_EQ(0, shmk_queue_open(s, "q", &opts, SHMK_TRY, &q));
-	EXPECT_EQ(-ETIMEDOUT, shmk_recv(q, msg, shmk_deadline_ms(1)));	/* makes the side */
+	EXPECT_EQ(-ETIMEDOUT, shmk_recv(q, msg, a_sleep()));	/* makes the side */
 	child_start(&dead, attached, self->uri);
 	ASSERT_EQ(1, child_hear(&dead));
 	child_start(&holder, holds_the_lock, self->uri);
@@ -809,7 +809,7 @@ static void *receives_at_once(void *q)
 {
 	char byte;
 
-	return (void *)shmk_recv_copy(q, &byte, 1, shmk_deadline_ms(1));
+	return (void *)shmk_recv_copy(q, &byte, 1, a_sleep());
 }
 
 /* The first sleep on a side makes its FIFO, under the pool lock. */

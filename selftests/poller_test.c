@@ -381,7 +381,7 @@ TEST_F(poller, who_has_no_ledger_entry_is_woken_too)
 
 	while (!entry_get(s, &entry))
 		;
-	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(p, r, 8, shmk_deadline_ms(5)));
+	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(p, r, 8, a_sleep()));
 	pid = child(send_to_each, &one);
 	EXPECT_EQ(1, shmk_poller_wait(p, r, 8, watchdog()));
 	EXPECT_EQ(0, child_end(pid));
@@ -494,7 +494,7 @@ static void counted_poller(void *arg)
 	struct shmk_poller *p = poller_of_many(s, *(int *)arg);
 	struct shmk_ready r[8];
 
-	CHECK(shmk_poller_wait(p, r, 8, shmk_deadline_ms(1)) == -ETIMEDOUT);
+	CHECK(shmk_poller_wait(p, r, 8, a_sleep()) == -ETIMEDOUT);
 	traced();
 	mark(MARK_ON);
 	for (int i = 0; i < COUNTED; i++) {

@@ -177,6 +177,7 @@ static void run_release_role(struct victim *v)
 static void run_want_role(struct victim *v)
 {
 	shmk_topic_writer(v->t, shmk_deadline_ms(1));
+	must("a sleep", v->t->candidate.nr_sleeps ? 0 : -ETIME);
 }
 
 static void run_take(struct victim *v)
@@ -220,6 +221,7 @@ static void run_sleep(struct victim *v)
 {
 	while (!shmk_topic_take(v->r, &v->held, shmk_deadline_ms(1)))
 		shmk_topic_release(&v->held);
+	must("a sleep", v->r->q.nr_sleeps ? 0 : -ETIME);
 }
 
 static void run_subscribe(struct victim *v)

@@ -895,9 +895,9 @@ TEST_F(wait, a_ring_that_is_forbidden_later_is_replaced_by_poll)
 	uint64_t value;
 	pid_t pid;
 
-	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, shmk_deadline_ms(2)));
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, a_sleep()));
 	forbid_uring();
-	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, shmk_deadline_ms(2)));
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, a_sleep()));
 	EXPECT_TRUE(self->s->no_uring);
 	pid = child(send_one, NULL);
 	EXPECT_EQ(0, get(self->q, &value, watchdog()));
@@ -910,7 +910,7 @@ TEST_F(wait, the_way_to_sleep_can_be_chosen)
 	uint64_t value;
 	struct shmk *s;
 
-	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, shmk_deadline_ms(300)));
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, a_sleep()));
 	EXPECT_EQ(strcmp(variant->way, "uring") || variant->forbidden, self->s->no_uring);
 	EXPECT_EQ(!self->s->no_uring, self->s->waiters != NULL);
 	ASSERT_EQ(0, shmk_attach(pool_uri, &opts, &s));
