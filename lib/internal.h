@@ -57,29 +57,70 @@ struct mail_route;	/* mail.c */
 
 /*
  * A lock of private memory. Costs nothing while the process has one thread, or said that it
- * is used by one. Whoever locked must unlock with the returned value: a second thread may have
- * started in between.
+ * is used by one; a few plain loads and stores for the thread that it belongs to: see lock.c.
+ * Whoever locked must unlock with the returned value: a second thread may have started in
+ * between.
  */
 struct lock {
 	atomic_uint	held;
+	atomic_uchar	inside;		/* the biased thread has it, or is just looking; its alone */
+	bool		biased;		/* is it had by bias? of who has it */
 	bool		none;		/* SHMK_ATTACH_ONE_THREAD; set when made */
+	uint8_t		revoked;	/* how often, up to RUN_SHIFT; under @held, as what follows */
+	atomic_uintptr_t bias;		/* the thread that needs no @held, or 0 */
+	uintptr_t	who;		/* had it last; once there was a bias: whose it was */
+	uint32_t	run;		/* times in a row that @who had it */
 };
 
-void lock_slow(struct lock *lock);
+/* lock.c. Of the process; a grace period, once, if it has threads already. */
+void lock_bias_init(void);
+void lock_shared(struct lock *lock);
+
+/* Not two at a time have the same; who comes later may have that of one that ended. */
+static always_inline uintptr_t thread_self(void)
+{
+#if defined(__x86_64__) || defined(__aarch64__)
+	return (uintptr_t)__builtin_thread_pointer();
+#else
+	return (uintptr_t)pthread_self();
+#endif
+}
+
+static always_inline bool lock_biased(struct lock *lock)
+{
+	uintptr_t self = thread_self();
+
+	if (atomic_load_explicit(&lock->bias, memory_order_relaxed) != self)
+		return false;
+	atomic_store_explicit(&lock->inside, 1, memory_order_relaxed);		/* L1 */
+	atomic_signal_fence(memory_order_seq_cst);
+	if (likely(atomic_load_explicit(&lock->bias, memory_order_relaxed) == self)) { /* L2 */
+		lock->biased = true;
+		return true;
+	}
+	atomic_store_explicit(&lock->inside, 0, memory_order_release);
+	return false;
+}
 
 static inline bool lock(struct lock *lock)
 {
 	if (likely(__libc_single_threaded || lock->none))
 		return false;
-	if (unlikely(atomic_exchange_explicit(&lock->held, 1, memory_order_acquire)))
-		lock_slow(lock);
+	if (!lock_biased(lock))
+		lock_shared(lock);
 	return true;
 }
 
 static inline void unlock(struct lock *lock, bool locked)
 {
-	if (locked)
+	if (!locked)
+		return;
+	if (lock->biased) {
+		lock->biased = false;
+		atomic_store_explicit(&lock->inside, 0, memory_order_release);	/* L3 */
+	} else {
 		atomic_store_explicit(&lock->held, 0, memory_order_release);
+	}
 }
 
 /* store.c; under shmk->lock */

@@ -411,6 +411,8 @@ static int attach(struct shmk *s, const char *name, const struct shmk_attach_opt
 	s->pid = getpid();
 	s->rdonly = opts->flags & SHMK_ATTACH_RDONLY;
 	s->lock.none = opts->flags & SHMK_ATTACH_ONE_THREAD;
+	if (!s->lock.none)
+		lock_bias_init();
 	s->no_uring = opts->flags & SHMK_ATTACH_NO_URING;
 	s->spin_us = opts->spin_us;
 	s->data_at = opts->flags & SHMK_ATTACH_AT ? opts->data_at : NULL;

@@ -160,29 +160,6 @@ void shmk_resume(struct shmk *s)
 	interrupt_lower(s);
 }
 
-/* -------------------------------------------------------------- locks -- */
-
-/*
- * The holder runs a few dozen instructions or has lost its CPU; it may have a
- * lower priority than we, so yielding alone is not enough.
- */
-void lock_slow(struct lock *lock)
-{
-	const struct timespec nap = { .tv_nsec = 50 * NS_PER_US };
-	unsigned int tries = 0;
-
-	do {
-		while (atomic_load_explicit(&lock->held, memory_order_relaxed)) {
-			if (++tries < 200)
-				cpu_relax();
-			else if (tries < 250)
-				sched_yield();
-			else
-				clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
-		}
-	} while (atomic_exchange_explicit(&lock->held, 1, memory_order_acquire));
-}
-
 /* ------------------------------------------------------------- waking -- */
 
 static bool slots_ready(struct shmk_queue *q, uint32_t side)

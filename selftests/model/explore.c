@@ -943,7 +943,7 @@ int wait_event(struct shmk *s, bool (*ready)(struct shmk *s, void *arg), void *a
 	return ready(s, arg) ? 0 : -EAGAIN;
 }
 
-void lock_slow(struct lock *lock)
+void lock_shared(struct lock *lock)
 {
 	(void)lock;
 }
