@@ -68,6 +68,7 @@
  */
 #define INLINE_ENTRIES		16384
 #define INLINE_JIFFIES		2
+#define DETACH_JIFFIES		HZ
 
 /* How often, a millisecond or more apart, attaching looks for an id that can be given out. */
 #define ID_TRIES		50
@@ -570,19 +571,27 @@ static bool settle_now(struct shmk_peer *peer, unsigned long deadline)
 	       end_close(peer, &deadline) && !peer->settled.pinned;
 }
 
-/* Settles a dead peer that has been taken off its mm; takes over a reference. */
-static void settle(struct shmk_peer *peer, unsigned long deadline)
+/*
+ * Settles a dead peer that has been taken off its mm; takes over a reference. Returns whether
+ * it is worth waiting for: a worker has the rest, and found no block so far that the quarantine
+ * keeps.
+ */
+static bool settle(struct shmk_peer *peer, unsigned long deadline)
 {
+	bool soon;
+
 	trace_shmk_end(peer);
 	peer->high = entries_used(peer);
 	if (!is_clean(peer))
 		shmk_capsule_take(peer);
 	if (!settle_now(peer, deadline)) {
+		soon = !peer->settled.pinned;
 		queue_work(workqueue, &peer->work);
-		return;
+		return soon;
 	}
 	end_finish(peer);
 	peer_put(peer);
+	return false;
 }
 
 /*
@@ -652,6 +661,19 @@ static void mm_leave(struct shmk_peer *peer)
 	spin_unlock(&peer->mm->lock);
 }
 
+/*
+ * Of a process that lives on: when its call returns, what it held is given back, its id can be
+ * had and its pool be destroyed. The worker's last step is to let go of the peer.
+ */
+static void wait_settled(struct shmk_peer *peer)
+{
+	wait_event_interruptible_timeout(peer->pool->events.wait,
+					 READ_ONCE(peer->stage) == SHMK_PEER_STAGE_GONE,
+					 DETACH_JIFFIES);
+	if (READ_ONCE(peer->stage) == SHMK_PEER_STAGE_GONE)
+		flush_work(&peer->work);
+}
+
 /**
  * shmk_peer_detach() - end the calling mm's peer
  * @mapping: of the attachment
@@ -662,7 +684,8 @@ static void mm_leave(struct shmk_peer *peer)
  * ->fault under a mere VMA lock), so taking mmap_lock once for writing waits
  * for all of them; then all entries go, and with them the last chance to store.
  *
- * A ledger that takes long is finished by a worker; the event tells when.
+ * What takes long is finished by a worker, for which it waits a second at most, less if a
+ * signal comes, and not at all if the quarantine keeps a block; the event tells when.
  *
  * Return: 0, or -ENXIO if it has ended already.
  */
@@ -681,7 +704,8 @@ int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping)
 	shmk_pass(SHMK_AT_DETACH_UNMAPPED);
 	mark_dead(peer);
 	shmk_pass(SHMK_AT_DETACH_MARKED);
-	settle(peer, jiffies + INLINE_JIFFIES);
+	if (settle(peer, jiffies + INLINE_JIFFIES))
+		wait_settled(peer);
 	return 0;
 }
 
@@ -689,6 +713,7 @@ int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping)
  * shmk_peer_close() - the attachment file is gone
  *
  * May be a file that was never handed out, whose peer is still NEW.
+ * It waits as shmk_peer_detach() does, unless the process ends or has left it to another.
  */
 void shmk_peer_close(struct shmk_peer *peer)
 {
@@ -696,7 +721,9 @@ void shmk_peer_close(struct shmk_peer *peer)
 		shmk_pass(SHMK_AT_CLOSE_BEGUN);
 		mm_leave(peer);
 		mark_dead(peer);
-		settle(peer, jiffies + INLINE_JIFFIES);
+		if (settle(peer, jiffies + INLINE_JIFFIES) &&
+		    !(current->flags & (PF_EXITING | PF_KTHREAD)))
+			wait_settled(peer);
 	}
 	peer_put(peer);
 }

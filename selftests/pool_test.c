@@ -522,7 +522,7 @@ TEST_F(pool, exclusive_means_new)
 /* What still keeps a pool whose peers have ended is here a file that a child holds. */
 TEST_F(pool, exclusive_waits_for_a_pool_that_is_about_to_go)
 {
-	const int hold_ms[] = { 100, 60000 };
+	const int hold_ms[] = { 20, 60000 };
 	int ret[2] = { 0, -EEXIST }, fd, i;	/* local: goes with the end of its last peer */
 	struct shmk *s;
 	pid_t pid;
@@ -579,6 +579,30 @@ TEST_F(pool, a_signal_does_not_keep_from_attaching)
 	sigaction(SIGALRM, &old, NULL);
 	EXPECT_EQ(0, ret);
 	EXPECT_EQ(0, shmk_pool_destroy(self->uri));
+}
+
+/* On the module a worker has the most of it; a pool is not busy because of who has left it. */
+TEST_F(pool, what_one_held_is_back_when_its_detach_returns)
+{
+	struct shmk_attach_opts opts = { .create = self->create.create, .nr_entries = 40000 };
+	struct shmk_pool_stat stat;
+	struct shmk *s, *t;
+	struct shmk_msg m;
+	int i;
+
+	self->opts.bytes = 8 * MIB;
+	ASSERT_EQ(0, shmk_attach(self->uri, &self->create, &s));
+	for (int round = 0; round < 5; round++) {
+		ASSERT_EQ(0, shmk_attach(self->uri, &opts, &t));
+		for (i = 0; i < 30000 && !shmk_alloc(t, 16, 0, &m); i++)
+			;
+		EXPECT_EQ(30000, i);
+		shmk_detach(t);
+		ASSERT_EQ(0, shmk_pool_stat(s, &stat));
+		EXPECT_EQ(1, stat.peers_now);
+		EXPECT_EQ(0, stat.blocks_used);
+	}
+	shmk_detach(s);
 }
 
 TEST_F(pool, wrong_attach_options_are_refused)

@@ -257,7 +257,10 @@ SHMK_API int shmk_attach(const char *uri, const struct shmk_attach_opts *opts,
  * shmk_detach() - stop being a peer
  *
  * What it still holds is freed, its open queues are closed (their handles are
- * gone), in any order. Never fails; NULL is ignored.
+ * gone), in any order. When it returns all that is done, and the peer's id free; but on the
+ * module what takes longer than a second (10^6 blocks), or than until a signal comes, or is pinned
+ * by somebody (SHMK_POOL_QUARANTINE), is done later, and SHMK_EV_DETACHED tells when.
+ * Never fails; NULL is ignored.
  */
 SHMK_API void shmk_detach(struct shmk *s);
 
