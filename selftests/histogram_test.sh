@@ -65,7 +65,7 @@ the_kernel_counts_wakeups_and_settling() {
 	cat out
 	sed '/shmk_settled/,$d' out > wakeup
 	sed '1,/shmk_settled/d' out > settled
-	grep -q 'queue: .*side: .*us: ~ 2^' wakeup && [ "$(sum_ wakeup)" -ge 3 ] || exit 1
+	grep -q 'queue: .*side: .*us: ~ 2^' wakeup && [ "$(sum_ wakeup)" -ge 1 ] || exit 1
 	# The receiver, and those that only looked or sent.
 	grep -q 'took_ns: ~ 2^' settled && [ "$(sum_ settled)" -ge 5 ] || exit 1
 	expect 0 "$tools/histograms" stop

@@ -847,12 +847,16 @@ static bool pool_is_gone(const char *uri)
 {
 	const int64_t end = now_ns() + LIMIT_MS * 1000000LL;
 	struct shmk *s;
+	int ret;
 
 	do {
 		if (!on_module())
 			shmk_pool_cleanup(uri);
-		if (shmk_attach(uri, NULL, &s) == -ENOENT)
+		ret = shmk_attach(uri, NULL, &s);
+		if (ret == -ENOENT)
 			return true;
+		if (!ret)
+			shmk_detach(s);
 		usleep(10000);
 	} while (now_ns() < end);
 	return false;

@@ -193,6 +193,23 @@ static inline int child_kill(struct child *c)
 	return child_wait(c);
 }
 
+/* Until none of the dead is left: on the module a worker may have the rest. */
+static inline void settled(struct shmk *s)
+{
+	int64_t end = watchdog();
+	struct shmk_pool_stat stat;
+	struct shmk_peer peer;
+	uint32_t id = 1;
+
+	shmk_pool_stat(s, &stat);		/* on local it settles */
+	while (!shmk_peer_next(s, id, &peer) && now_ns() < end) {
+		if (peer.dead)
+			usleep(1000);
+		else
+			id = peer.id + 1;
+	}
+}
+
 /*
  * Three children that say 1 when they are at work, killed and started again @kills times. Waits
  * until all are settled and @left peers are there. False: one ended by itself, it found something

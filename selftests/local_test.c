@@ -627,7 +627,7 @@ TEST_F(local, a_death_makes_the_event_fd_of_all_others_readable)
 				;
 		child_kill(&victim);
 		do {
-			EXPECT_EQ(1, poll(&p, 1, 2000));
+			EXPECT_EQ(1, poll(&p, 1, WATCHDOG_MS));
 			while (!shmk_event_next(s, &e) && e.type != SHMK_EV_DIED)
 				;
 		} while (e.type == SHMK_EV_ATTACHED);
@@ -668,7 +668,7 @@ TEST_F(local, a_forked_child_that_detaches_takes_nothing_from_the_event_fd)
 	EXPECT_EQ(0, status);
 	EXPECT_EQ(0, poll(&p, 1, 0));
 	child_kill(&victim);
-	EXPECT_EQ(1, poll(&p, 1, 2000));
+	EXPECT_EQ(1, poll(&p, 1, WATCHDOG_MS));
 	ASSERT_EQ(0, shmk_event_next(s, &e));
 	EXPECT_EQ(SHMK_EV_DIED, e.type);
 	shmk_detach(s);
@@ -696,6 +696,7 @@ TEST_F(local, who_polls_a_queue_fd_only_finds_the_dead_when_it_comes_by)
 	EXPECT_EQ(-EAGAIN, shmk_recv_copy(q, &byte, 1, SHMK_TRY));
 	child_kill(&c);
 	usleep(150000);
+	local_of(s)->extra->scan_after = 0;	/* a look that took long rests for longer */
 	EXPECT_EQ(-EAGAIN, shmk_recv_copy(q, &byte, 1, SHMK_TRY));
 	EXPECT_EQ(1, poll(&p, 1, 0));
 	EXPECT_EQ(-EPIPE, shmk_recv_copy(q, &byte, 1, SHMK_TRY));
@@ -709,6 +710,7 @@ TEST_F(local, waits_keep_their_stream_and_look_for_the_dead_as_sleepers_do)
 	struct rlimit all, none;
 	int fds = open_fds();
 	struct shmk_event e;
+	int64_t rest;
 	struct child c;
 	struct shmk *s;
 
@@ -723,10 +725,12 @@ TEST_F(local, waits_keep_their_stream_and_look_for_the_dead_as_sleepers_do)
 
 	child_start(&c, attached, self->uri);
 	ASSERT_EQ(1, child_hear(&c));
-	local_of(s)->extra->scan_after = now_ns() + NS_PER_S;
+	rest = now_ns() + NS_PER_S;
+	local_of(s)->extra->scan_after = (__u64)rest;
 	child_kill(&c);
 	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(250)));
-	EXPECT_EQ(0, local_of(s)->status->deaths);
+	if (now_ns() < rest)
+		EXPECT_EQ(0, local_of(s)->status->deaths);
 	while (!shmk_event_next(s, &e))
 		;
 	EXPECT_EQ(1, local_of(s)->status->deaths);
@@ -750,7 +754,7 @@ TEST_F(local, a_rest_beyond_all_measure_is_not_kept)
 		ASSERT_EQ(1, child_hear(&c));
 		child_kill(&c);
 		local_of(s)->extra->scan_after = (__u64)rests[i] + (i == 1 ? 0 : (__u64)now_ns());
-		EXPECT_TRUE(noticed(s, q, i + 1, 3000)) {
+		EXPECT_TRUE(noticed(s, q, i + 1, 10000)) {
 			TH_LOG("with a rest of %lld ns", (long long)rests[i]);
 		}
 	}
@@ -766,7 +770,7 @@ static void holds_the_lock(struct child_end *end, void *arg)
 	if (shmk_attach(arg, NULL, &s) || lock_file_lock(local_of(s)->lock))
 		_exit(1);
 	tell(end, 1);
-	poll(&p, 1, 3000);
+	poll(&p, 1, WATCHDOG_MS);
 }
 
 /* As one that was stopped while it has it. The dead are found when it is gone. */
@@ -790,15 +794,15 @@ TEST_F(local, who_has_the_pool_lock_does_not_keep_others_past_their_deadline)
 	child_kill(&dead);
 	begin = now_ns();
 	EXPECT_EQ(-ETIMEDOUT, shmk_recv(q, msg, shmk_deadline_ms(250)));
-	EXPECT_GT(begin + NS_PER_S, now_ns());
+	EXPECT_GT(begin + 10 * NS_PER_S, now_ns());
 	while (!(ret = shmk_alloc(s, 64 << 10, 0, &msg[nr])))
 		nr++;
 	EXPECT_EQ(-ENOMEM, ret);
 	EXPECT_EQ(-ETIMEDOUT, shmk_wait_peers(s, 8, shmk_deadline_ms(200)));
-	EXPECT_GT(begin + NS_PER_S, now_ns());
+	EXPECT_GT(begin + 10 * NS_PER_S, now_ns());
 	EXPECT_EQ(0, local_of(s)->status->deaths);
 	child_kill(&holder);
-	EXPECT_TRUE(noticed(s, q, 2, 3000));
+	EXPECT_TRUE(noticed(s, q, 2, WATCHDOG_MS));
 	while (nr)
 		shmk_free(&msg[--nr]);
 	shmk_queue_close(q);
@@ -832,7 +836,7 @@ TEST_F(local, a_thread_that_waits_for_the_pool_lock_keeps_no_other_from_allocati
 	usleep(300000);
 	begin = now_ns();
 	ASSERT_EQ(0, shmk_alloc(s, 5000, 0, &msg));
-	EXPECT_GT(begin + NS_PER_S, now_ns());
+	EXPECT_GT(begin + 10 * NS_PER_S, now_ns());
 	child_kill(&holder);
 	ASSERT_EQ(0, pthread_join(thread, &ret));
 	EXPECT_EQ(-ETIMEDOUT, (long)ret);

@@ -73,6 +73,7 @@ FIXTURE_TEARDOWN(mail)
 	shmk_mailbox_close(self->theirs);
 	shmk_detach(self->o);
 	shmk_mailbox_close(self->mine);
+	settled(self->s);
 	ASSERT_EQ(0, shmk_pool_stat(self->s, &stat));
 	EXPECT_EQ(0, stat.blocks_used);
 	EXPECT_CLEAN(self->s);

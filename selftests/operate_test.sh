@@ -80,6 +80,7 @@ cleanup_names_who_has_it() {
 	grep -q "\"pool\": \"$pool\"," out && grep -q '"why": "in use"' out || { cat out; exit 1; }
 	kill -KILL $r $r2
 	wait $r $r2
+	shmk wait "$pool" --at-most 0 --timeout 20s || exit 1
 	# It is persistent: it goes when it is named.
 	expect 0 shmk cleanup "$scheme:"
 	expect 0 shmk show "$pool"
@@ -135,6 +136,7 @@ a_dump_is_of_a_peer_or_a_queue() {
 	sentence "shmk pool create" 3 shmk dump "$pool.none"
 	kill -KILL $w
 	wait $w
+	shmk wait "$pool" --at-most 0 --timeout 20s || exit 1
 	expect 0 shmk dump "$pool"
 }
 what_the_dead_were_doing_is_told() {

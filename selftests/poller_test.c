@@ -306,12 +306,16 @@ TEST_F(poller, a_deadline_ends_a_wait_not_before_and_soon_after)
 
 	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 8, 1));
 	for (int us = 1; us < 100000; us *= 3) {
-		int64_t late, deadline = now_ns() + us * 1000LL;
+		int64_t late = INT64_MAX, deadline;
 
-		ASSERT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 8, deadline));
-		late = now_ns() - deadline;
-		EXPECT_LE(0, late);
-		EXPECT_GT(1000 * NS_PER_MS, late);
+		/* Whose CPU is another's for long is later. */
+		for (int i = 0; i < 5 && late > 500 * NS_PER_MS; i++) {
+			deadline = now_ns() + us * 1000LL;
+			ASSERT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 8, deadline));
+			late = now_ns() - deadline;
+			EXPECT_LE(0, late);
+		}
+		EXPECT_GT(500 * NS_PER_MS, late);
 	}
 }
 
@@ -344,7 +348,7 @@ TEST_F(poller, an_interrupt_ends_a_wait_until_resumed)
 /* A long spin, which must not hide what has no slots to look at. */
 TEST_F(poller, an_fd_is_seen_while_spinning)
 {
-	struct shmk *s = join_spinning(3000000, 0);
+	struct shmk *s = join_spinning(4000000, 0);
 	struct shmk_queue *q[NR_QUEUES];
 	struct shmk_poller *p = poller(s, q, NR_QUEUES);
 	struct itimerspec soon = { .it_value.tv_nsec = 2000000 };
@@ -355,7 +359,7 @@ TEST_F(poller, an_fd_is_seen_while_spinning)
 	ASSERT_EQ(0, timerfd_settime(fd, 0, &soon, NULL));
 	ASSERT_EQ(0, shmk_poller_add_fd(p, fd, POLLIN, NULL));
 	EXPECT_EQ(1, shmk_poller_wait(p, r, 8, watchdog()));
-	EXPECT_GT(2000 * NS_PER_MS, now_ns() - begin);
+	EXPECT_GT(3500 * NS_PER_MS, now_ns() - begin);
 	EXPECT_LE(2 * NS_PER_MS, now_ns() - begin);
 	shmk_detach(s);
 }
@@ -519,6 +523,7 @@ TEST_F(poller, a_wait_costs_the_same_however_many_are_idle)
 
 	for (int i = 0; i < 3; i++) {
 		pid_t pid = child(counted_poller, (void *)&sizes[i]);
+		unsigned int early;
 
 		ASSERT_EQ(0, trace(pid, &c, NULL, send_value, q));
 		log_counts(_metadata, "poller", &c, COUNTED);
@@ -526,9 +531,11 @@ TEST_F(poller, a_wait_costs_the_same_however_many_are_idle)
 		/* One less where a message was there before the receiver slept. */
 		EXPECT_GE(COUNTED * (sizes[i] == MANY ? 2 : 1), c.nr[__NR_epoll_pwait2]);
 		EXPECT_LE(COUNTED / 2, c.nr[__NR_epoll_pwait2]);
+		early = COUNTED * (sizes[i] == MANY ? 2 : 1) - c.nr[__NR_epoll_pwait2];
 		/* In the first wait all was armed already. */
-		EXPECT_EQ(module_backend() ? 0 : COUNTED - 1, c.nr[__NR_read]);
-		EXPECT_EQ(c.nr[__NR_epoll_pwait2] + c.nr[__NR_read], c.total);
+		EXPECT_GE(module_backend() ? 0 : COUNTED - 1, c.nr[__NR_read]);
+		EXPECT_LE(module_backend() ? 0 : COUNTED - 1 - early, c.nr[__NR_read]);
+		EXPECT_GE(early, c.total - c.nr[__NR_epoll_pwait2] - c.nr[__NR_read]);
 	}
 }
 
@@ -577,7 +584,7 @@ static void polls_marked(void *arg)
 		if (how->armed_before)
 			CHECK(shmk_poller_wait(p, r, 8, shmk_deadline_ms(2)) == -ETIMEDOUT);
 		mark(MARK_ON);
-		n = shmk_poller_wait(p, r, 8, watchdog());
+		n = shmk_poller_wait(p, r, 8, SHMK_FOREVER);
 		CHECK(n > 0);
 		mark(MARK_OFF);
 		while (take_told(r, n) > 0)
@@ -821,11 +828,11 @@ TEST_F(poller, a_subscription_that_was_read_while_armed_is_armed_again)
 	ASSERT_EQ(0, shmk_topic_writer(w, SHMK_TRY));
 	ASSERT_EQ(0, shmk_topic_subscribe(t, &(struct shmk_sub_opts){ .wait = false }, &sub));
 	ASSERT_EQ(0, shmk_poller_add_sub(self->p, sub, &sub));
-	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 4, shmk_deadline_ms(2)));
+	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 4, a_sleep()));
 	read_by_bell = sub;
 	ASSERT_EQ(0, shmk_topic_publish_copy(w, &value, sizeof(value), SHMK_TRY));
 	read_by_bell = NULL;
-	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 4, shmk_deadline_ms(2)));
+	EXPECT_EQ(-ETIMEDOUT, shmk_poller_wait(self->p, r, 4, a_sleep()));
 	ASSERT_EQ(0, shmk_topic_publish_copy(w, &value, sizeof(value), SHMK_TRY));
 	EXPECT_EQ(1, shmk_poller_wait(self->p, r, 4, shmk_deadline_ms(3000)));
 	EXPECT_EQ(sub, r[0].sub);
@@ -1012,11 +1019,12 @@ static void *poll_on(void *arg)
 TEST_F(poller, queues_are_closed_beside_pollers_without_them)
 {
 	struct beside b = { .s = self->s };
-	int64_t end = now_ns() + 2000 * NS_PER_MS;
+	int64_t end = now_ns() + 2000 * NS_PER_MS, watchdog_end = watchdog();
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, poll_on, &b));
-	while (now_ns() < end)
+	while (now_ns() < end ||
+	       (__atomic_load_n(&b.rounds, __ATOMIC_RELAXED) <= 10 && now_ns() < watchdog_end))
 		shmk_queue_close(queue(self->s, "concerns-nobody", 4));
 	__atomic_store_n(&b.stop, 1, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);

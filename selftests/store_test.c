@@ -1157,7 +1157,7 @@ static void habitual(struct child_end *end, void *arg)
 	hear(end->from);
 }
 
-static bool settled(struct shmk *s, unsigned int left)
+static bool settled_to(struct shmk *s, unsigned int left)
 {
 	int64_t end = watchdog();
 
@@ -1181,7 +1181,7 @@ TEST_F(store, what_a_dead_one_kept_unasked_is_free)
 	EXPECT_EQ(1, spares_of(self->s, (uint32_t)id).nr);
 	EXPECT_CLEAN(self->other);
 	child_kill(&child);
-	ASSERT_TRUE(settled(self->s, 2));
+	ASSERT_TRUE(settled_to(self->s, 2));
 	EXPECT_EQ(0, used_at_last(self->s));
 	st = pool_stat(self->s);
 	EXPECT_EQ(lost, st.lost_messages);
@@ -1218,7 +1218,7 @@ TEST_F(store, what_a_dead_one_kept_is_free_and_no_lost_message)
 			EXPECT_EQ(2, spares_of(self->other, (uint32_t)id).nr);
 		}
 		child_kill(&child);
-		ASSERT_TRUE(settled(self->other, 2));
+		ASSERT_TRUE(settled_to(self->other, 2));
 		st = pool_stat(self->other);
 		EXPECT_EQ(0, st.blocks_used);
 		/* The one in its hands, and not those it was done with. */

@@ -94,11 +94,13 @@ a_pool_in_use_is_not_removed() {
 	make_pool
 	shmk recv "$pool/q" --create > out2 2> r.err & r=$!
 	peers 1
+	until_true eval '[ "$(depth q)" = 0 ]'
 	sentence "shmk show $pool" 4 shmk pool rm "$pool"
 	sentence "shmk show" 4 shmk cleanup "$pool"
 	sentence "shmk show $pool" 4 shmk queue rm "$pool/q"
 	kill $r
 	ends 143 $r
+	shmk wait "$pool" --at-most 0 --timeout 20s || exit 1
 	expect 0 shmk pool rm "$pool"
 	expect 3 shmk show "$pool"
 }
@@ -196,7 +198,7 @@ events_tell_a_death() {
 	until_true eval '[ "$(counter peers_now)" = 2 ]'
 	# Who only looks cannot settle on the local backend; somebody has to be there.
 	shmk recv "$pool/bystander" --create > g 2> b.err &
-	shmk forward "$pool/in" out --create --hold 4 --delay 20 -v 2> r.err & r=$!
+	shmk forward "$pool/in" out --create --hold 4 --delay 200 -v 2> r.err & r=$!
 	peers 2
 	shmk send "$pool/in" f --create --block 16K 2> s.err &
 	until_true grep -q holding r.err
@@ -366,7 +368,7 @@ without_ack_several_readers_are_told_so() {
 }
 workers_() {
 	for i in 1 2 3; do
-		shmk forward "$pool/in" out --create --check --delay 3 --hold 4 -v 2> w$i.err &
+		shmk forward "$pool/in" out --create --check --delay 20 --hold 4 -v 2> w$i.err &
 		eval w$i=$!
 	done
 	peers 3
@@ -449,6 +451,7 @@ a_killed_receiver_is_noticed() {
 		ends 1 $s
 		: > g
 		grep -q "receiver of $pool/q is gone" s.err || { cat s.err; exit 1; }
+		shmk wait "$pool" --at-most 0 --timeout 20s || exit 1
 		shmk queue rm "$pool/q" || exit 1
 	done
 	# What killed commands left is swept by the next one.
@@ -674,7 +677,7 @@ queues_and_pools_are_drained() {
 	expect 0 shmk queue create "$pool/q"
 	expect 0 shmk queue drain "$pool/q" --wait --timeout 20s
 	shmk sub "$pool/t" --create & s=$!
-	until_true shmk wait "$pool" --peers 1 --timeout 1s
+	until_true eval 'shmk dump "$pool" | grep -q subscribed'
 	expect 0 shmk pool drain "$pool"
 	sentence "being drained" 4 shmk pub "$pool/t" x
 	expect 0 shmk show "$pool"
@@ -684,6 +687,7 @@ queues_and_pools_are_drained() {
 	expect 0 shmk top --batch --count 1 "$pool"
 	kill $s
 	wait $s
+	until_true eval '! shmk show "$pool" > /dev/null 2>&1'
 	sentence "shmk ls" 3 shmk pool drain "$pool"
 	expect 3 shmk show "$pool"
 }

@@ -240,7 +240,7 @@ TEST_F(trace, a_large_queue_is_not_removed_by_who_dies)
 	struct shmk_event event = { .type = 0 };
 	const char *removed, *settled;
 	bool gone = false;
-	int status;
+	int status, i;
 	pid_t pid;
 
 	shmk_detach(self->s);
@@ -260,11 +260,15 @@ TEST_F(trace, a_large_queue_is_not_removed_by_who_dies)
 	}
 	EXPECT_TRUE(gone);
 	EXPECT_EQ(-ENOENT, shmk_queue_remove(self->s, "large"));
-	ASSERT_TRUE(read_trace(self->text, 1 << 20));
-	removed = line(self->text, "shmk_queue_removed:", "name=large");
-	ASSERT_NE(NULL, removed);
+	/* The event is told a moment before that. */
+	for (i = 0, settled = NULL; !settled && i < 1000; i++) {
+		usleep(1000);
+		ASSERT_TRUE(read_trace(self->text, 1 << 20));
+		removed = line(self->text, "shmk_queue_removed:", "name=large");
+		ASSERT_NE(NULL, removed);
+		settled = line(removed, "shmk_settled:", self->pool);
+	}
 	EXPECT_EQ(removed, line(removed, "kworker", "name=large"));
-	settled = line(removed, "shmk_settled:", self->pool);
 	ASSERT_NE(NULL, settled);
 	EXPECT_EQ(NULL, line(strchr(settled, '\n'), "shmk_settled:", self->pool));
 }

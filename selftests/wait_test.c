@@ -112,12 +112,12 @@ TEST_F_TIMEOUT(wait, no_wakeup_is_lost_between_two_on_one_cpu, 120)
 {
 	struct pingpong pp = { .cpu = { 0, 0 }, .spin_us = { -1, -1 }, .rounds = cycles };
 
-	EXPECT_LT((uint64_t)pp.rounds, pingpong(_metadata, pp));
+	EXPECT_LT((uint64_t)pp.rounds / 2, pingpong(_metadata, pp));
 }
 
 TEST_F_TIMEOUT(wait, no_wakeup_is_lost_between_two_on_two_cpus, 120)
 {
-	struct pingpong pp = { .cpu = { 0, 1 }, .spin_us = { -1, -1 }, .rounds = cycles / 4 };
+	struct pingpong pp = { .cpu = { 0, 1 }, .spin_us = { -1, -1 }, .rounds = cycles / 8 };
 
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		SKIP(return, "one CPU");
@@ -407,12 +407,16 @@ TEST_F(wait, a_deadline_ends_a_wait_not_before_and_soon_after)
 	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, 1));
 	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, now_ns() - 1));
 	for (int us = 1; us < 100000; us *= 3) {
-		int64_t late, deadline = now_ns() + us * 1000LL;
+		int64_t late = INT64_MAX, deadline;
 
-		ASSERT_EQ(-ETIMEDOUT, get(self->q, &value, deadline));
-		late = now_ns() - deadline;
-		EXPECT_LE(0, late);
-		EXPECT_GT(1000 * NS_PER_MS, late);
+		/* Whose CPU is another's for long is later. */
+		for (int i = 0; i < 5 && late > 500 * NS_PER_MS; i++) {
+			deadline = now_ns() + us * 1000LL;
+			ASSERT_EQ(-ETIMEDOUT, get(self->q, &value, deadline));
+			late = now_ns() - deadline;
+			EXPECT_LE(0, late);
+		}
+		EXPECT_GT(500 * NS_PER_MS, late);
 	}
 }
 
@@ -448,7 +452,7 @@ TEST_F(wait, waking_in_vain_does_not_put_the_deadline_off)
 
 	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, deadline));
 	EXPECT_LE(deadline, now_ns());
-	EXPECT_GT(deadline + 2000 * NS_PER_MS, now_ns());
+	EXPECT_GT(deadline + WATCHDOG_MS * NS_PER_MS, now_ns());
 	kill(pid, SIGKILL);
 	EXPECT_EQ(128 + SIGKILL, child_end(pid));
 }
@@ -735,7 +739,7 @@ TEST_F(wait, a_closed_queue_is_closed)
 		pthread_join(thread, NULL);
 		ASSERT_EQ(0, work.ret);
 	}
-	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, now_ns() + 1000));
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, a_sleep()));
 	for (int fd = 0; fd < 200; fd++)
 		fds += fcntl(fd, F_GETFD) >= 0;
 	EXPECT_GT(40, fds);
@@ -751,7 +755,7 @@ TEST_F(wait, a_queue_closed_by_its_only_sleeper_can_be_removed_at_once)
 {
 	uint64_t value;
 
-	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, now_ns() + 1000));
+	EXPECT_EQ(-ETIMEDOUT, get(self->q, &value, a_sleep()));
 	shmk_queue_close(self->q);
 	EXPECT_EQ(0, shmk_queue_remove(self->s, "q"));
 }
@@ -1203,7 +1207,7 @@ static void waits_marked(void *arg)
 	traced();
 	for (;;) {
 		mark(MARK_ON);
-		CHECK(!wait_side(q, SHMK_SIDE_RECV, watchdog()));
+		CHECK(!wait_side(q, SHMK_SIDE_RECV, SHMK_FOREVER));
 		mark(MARK_OFF);
 		while (!get(q, &value, SHMK_TRY))
 			;
