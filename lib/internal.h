@@ -70,6 +70,7 @@ struct lock {
 	atomic_uintptr_t bias;		/* the thread that needs no @held, or 0 */
 	uintptr_t	who;		/* had it last; once there was a bias: whose it was */
 	uint32_t	run;		/* times in a row that @who had it */
+	int64_t		given;		/* now_ns(), the bias */
 };
 
 /* lock.c. Of the process; a grace period, once, if it has threads already. */
@@ -79,7 +80,12 @@ void lock_shared(struct lock *lock);
 /* Not two at a time have the same; who comes later may have that of one that ended. */
 static always_inline uintptr_t thread_self(void)
 {
-#if defined(__x86_64__) || defined(__aarch64__)
+#if defined(__x86_64__) && defined(__LP64__)
+	uintptr_t self;
+
+	__asm__("movq %%fs:0, %0" : "=r" (self));	/* clang of Debian 12 has no builtin for it */
+	return self;
+#elif defined(__aarch64__)
 	return (uintptr_t)__builtin_thread_pointer();
 #else
 	return (uintptr_t)pthread_self();

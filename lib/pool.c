@@ -354,7 +354,8 @@ static int opts_check(const struct shmk_attach_opts *opts, const struct shmk_bac
 		      const char *name)
 {
 	const uint32_t known = SHMK_ATTACH_RDONLY | SHMK_ATTACH_NO_URING |
-			       SHMK_ATTACH_PREFAULT | SHMK_ATTACH_AT | SHMK_ATTACH_ONE_THREAD;
+			       SHMK_ATTACH_PREFAULT | SHMK_ATTACH_AT | SHMK_ATTACH_ONE_THREAD |
+			       SHMK_ATTACH_NO_MEMBARRIER;
 
 	if (opts->flags & ~known || opts->nr_entries > SHMK_ENTRIES_MAX || opts->pool_fd < 0)
 		return -EINVAL;
@@ -411,7 +412,7 @@ static int attach(struct shmk *s, const char *name, const struct shmk_attach_opt
 	s->pid = getpid();
 	s->rdonly = opts->flags & SHMK_ATTACH_RDONLY;
 	s->lock.none = opts->flags & SHMK_ATTACH_ONE_THREAD;
-	if (!s->lock.none)
+	if (!(opts->flags & (SHMK_ATTACH_ONE_THREAD | SHMK_ATTACH_NO_MEMBARRIER)))
 		lock_bias_init();
 	s->no_uring = opts->flags & SHMK_ATTACH_NO_URING;
 	s->spin_us = opts->spin_us;

@@ -214,6 +214,7 @@ SHMK_API int shmk_pool_cleanup(const char *uri);
 #define SHMK_ATTACH_PREFAULT	0x4	/* map all pages now, not at first touch */
 #define SHMK_ATTACH_AT		0x8	/* the data at an address of the caller's, see @data_at */
 #define SHMK_ATTACH_ONE_THREAD	0x10	/* only one thread at a time will use it: no locks */
+#define SHMK_ATTACH_NO_MEMBARRIER 0x20	/* locks by locked instructions: where a filter kills for it */
 
 /**
  * struct shmk_attach_opts - zero means the default
@@ -258,8 +259,8 @@ SHMK_API int shmk_attach(const char *uri, const struct shmk_attach_opts *opts,
  *
  * What it still holds is freed, its open queues are closed (their handles are
  * gone), in any order. When it returns all that is done, and the peer's id free; but on the
- * module what takes longer than a second (10^6 blocks), or than until a signal comes, or is pinned
- * by somebody (SHMK_POOL_QUARANTINE), is done later, and SHMK_EV_DETACHED tells when.
+ * module what takes longer than a second (10^6 blocks on a slow machine) is done later, and
+ * SHMK_EV_DETACHED tells when.
  * Never fails; NULL is ignored.
  */
 SHMK_API void shmk_detach(struct shmk *s);
