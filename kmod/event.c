@@ -76,7 +76,7 @@ void shmk_event_push(struct shmk_pool *pool, struct shmk_event *event,
 
 void shmk_event_wake(struct shmk_pool *pool)
 {
-	wake_up_interruptible_poll(&pool->events.wait, EPOLLIN | EPOLLRDNORM);
+	wake_up_poll(&pool->events.wait, EPOLLIN | EPOLLRDNORM);
 }
 
 void shmk_reader_init(struct shmk_reader *reader, struct shmk_pool *pool)

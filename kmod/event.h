@@ -31,7 +31,7 @@ struct shmk_event_kept {
  * @lock: protects all below but @wait
  * @next: sequence number of the next event
  * @kept: event n stands in n % SHMK_EVENTS_KEPT until it is overwritten
- * @wait: readers
+ * @wait: readers, and who detaches and waits for its own end
  */
 struct shmk_events {
 	spinlock_t lock;	/* next, kept */

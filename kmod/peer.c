@@ -573,25 +573,21 @@ static bool settle_now(struct shmk_peer *peer, unsigned long deadline)
 
 /*
  * Settles a dead peer that has been taken off its mm; takes over a reference. Returns whether
- * it is worth waiting for: a worker has the rest, and found no block so far that the quarantine
- * keeps.
+ * all is done; else a worker has the rest.
  */
 static bool settle(struct shmk_peer *peer, unsigned long deadline)
 {
-	bool soon;
-
 	trace_shmk_end(peer);
 	peer->high = entries_used(peer);
 	if (!is_clean(peer))
 		shmk_capsule_take(peer);
 	if (!settle_now(peer, deadline)) {
-		soon = !peer->settled.pinned;
 		queue_work(workqueue, &peer->work);
-		return soon;
+		return false;
 	}
 	end_finish(peer);
 	peer_put(peer);
-	return false;
+	return true;
 }
 
 /*
@@ -662,14 +658,16 @@ static void mm_leave(struct shmk_peer *peer)
 }
 
 /*
- * Of a process that lives on: when its call returns, what it held is given back, its id can be
- * had and its pool be destroyed. The worker's last step is to let go of the peer.
+ * Of a process that lives on, and whose peer it was: when its call returns, what it held is
+ * given back, its id can be had and its pool be destroyed. A fatal signal ends the wait; others
+ * do not, as task work counts for one, and the settling's own events can make some. Behind GONE
+ * the worker has a few instructions left, in which it lets go of the peer.
  */
 static void wait_settled(struct shmk_peer *peer)
 {
-	wait_event_interruptible_timeout(peer->pool->events.wait,
-					 READ_ONCE(peer->stage) == SHMK_PEER_STAGE_GONE,
-					 DETACH_JIFFIES);
+	wait_event_killable_timeout(peer->pool->events.wait,
+				    READ_ONCE(peer->stage) == SHMK_PEER_STAGE_GONE,
+				    DETACH_JIFFIES);
 	if (READ_ONCE(peer->stage) == SHMK_PEER_STAGE_GONE)
 		flush_work(&peer->work);
 }
@@ -684,8 +682,8 @@ static void wait_settled(struct shmk_peer *peer)
  * ->fault under a mere VMA lock), so taking mmap_lock once for writing waits
  * for all of them; then all entries go, and with them the last chance to store.
  *
- * What takes long is finished by a worker, for which it waits a second at most, less if a
- * signal comes, and not at all if the quarantine keeps a block; the event tells when.
+ * What takes long, and what the quarantine has to look at, is finished by a worker, for which
+ * it waits a second at most; the event tells when.
  *
  * Return: 0, or -ENXIO if it has ended already.
  */
@@ -704,16 +702,23 @@ int shmk_peer_detach(struct shmk_peer *peer, struct address_space *mapping)
 	shmk_pass(SHMK_AT_DETACH_UNMAPPED);
 	mark_dead(peer);
 	shmk_pass(SHMK_AT_DETACH_MARKED);
-	if (settle(peer, jiffies + INLINE_JIFFIES))
+	if (!settle(peer, jiffies + INLINE_JIFFIES))
 		wait_settled(peer);
 	return 0;
+}
+
+static bool is_own(const struct shmk_peer *peer)
+{
+	return peer->mm->notifier.mm == current->mm &&
+	       !(current->flags & (PF_EXITING | PF_KTHREAD | PF_IO_WORKER));
 }
 
 /**
  * shmk_peer_close() - the attachment file is gone
  *
  * May be a file that was never handed out, whose peer is still NEW.
- * It waits as shmk_peer_detach() does, unless the process ends or has left it to another.
+ * It waits as shmk_peer_detach() does, but not where others were left to close it, who may
+ * have been sent many of them, nor a process that ends, nor a thread of io_uring's.
  */
 void shmk_peer_close(struct shmk_peer *peer)
 {
@@ -721,8 +726,7 @@ void shmk_peer_close(struct shmk_peer *peer)
 		shmk_pass(SHMK_AT_CLOSE_BEGUN);
 		mm_leave(peer);
 		mark_dead(peer);
-		if (settle(peer, jiffies + INLINE_JIFFIES) &&
-		    !(current->flags & (PF_EXITING | PF_KTHREAD)))
+		if (!settle(peer, jiffies + INLINE_JIFFIES) && is_own(peer))
 			wait_settled(peer);
 	}
 	peer_put(peer);

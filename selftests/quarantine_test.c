@@ -420,19 +420,25 @@ TEST_F(quarantine, nothing_is_kept_without_a_pin)
 	struct plan plan = { .f = self };
 	struct shmk_event event;
 	struct child c;
+	uint64_t kept;
+	int tries;
 	size_t i;
 
 	ASSERT_EQ(0, fix_attach(self));
 	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		plan.bytes = sizes[i];
-		child_start(&c, holder, &plan);
-		child_hear(&c);
-		kill(c.pid, SIGKILL);
-		ASSERT_EQ(0, next_end(self, &event));
-		EXPECT_EQ(1, event.blocks);
-		/* A worker may have looked while the pages were just being unmapped. */
-		child_wait(&c);
-		EXPECT_TRUE(let_go(self)) TH_LOG("%zu bytes", sizes[i]);
+		/* A worker may have looked while the pages were just being unmapped: not each time. */
+		for (tries = 0, kept = 1; tries < 5 && kept; tries++) {
+			child_start(&c, holder, &plan);
+			child_hear(&c);
+			kill(c.pid, SIGKILL);
+			ASSERT_EQ(0, next_end(self, &event));
+			EXPECT_EQ(1, event.blocks);
+			kept = status_of(self)->quarantined;
+			child_wait(&c);
+			EXPECT_TRUE(let_go(self));
+		}
+		EXPECT_EQ(0, kept) TH_LOG("%zu bytes", sizes[i]);
 	}
 }
 

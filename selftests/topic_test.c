@@ -998,7 +998,6 @@ static void die_on_request(struct child_end *end, void *arg)
 	hear(end->from);
 }
 
-/* Not backend->reap(): after a look that took long, on a busy machine, that one rests. */
 TEST_F(topic, killed_readers_holds_are_gone_and_its_place_is_free)
 {
 	struct dier d = { .uri = self->uri };
