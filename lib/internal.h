@@ -393,6 +393,13 @@ static inline bool msg_received(const struct shmk_msg *msg)
 /* multi.c: the bytes of all parts, one after the other. Their number, or -EUCLEAN. */
 int64_t parts_copy(const struct shmk_msg *msg, void *buf, size_t room);
 
+/*
+ * queue.c: the first position from @head on that is not done with, or @tail. The head is moved
+ * by who looks for a message, not by who acknowledges one or settles the dead: so it may stand
+ * behind by more than the ring has. Positions of 32 + capacity_shift bits; two laps of looks.
+ */
+uint64_t ring_oldest(const struct shmk_ring_view *rv, uint64_t head, uint64_t tail);
+
 static inline void *block_data(struct shmk *s, uint32_t block)
 {
 	return s->data + ((size_t)block << s->view.unit_shift);

@@ -1776,6 +1776,21 @@ int shmk_queue_drain(struct shmk *s, const char *name, int64_t deadline)
 
 /* ---------------------------------------------------------- statistics -- */
 
+uint64_t ring_oldest(const struct shmk_ring_view *rv, uint64_t head, uint64_t tail)
+{
+	uint64_t mask = (1ULL << (32 + rv->capacity_shift)) - 1;
+
+	for (uint32_t i = 0; i < 2U << rv->capacity_shift && head != tail; i++) {
+		__u64 p = smp_load_acquire(&shmk_slot_at(rv, head)->p);
+		int32_t ahead = (int32_t)(SHMK_P_LAP(p) - shmk_lap(rv, head));
+
+		if (ahead <= 0)
+			break;
+		head = (head + 1 + ((uint64_t)(ahead - 1) << rv->capacity_shift)) & mask;
+	}
+	return head;
+}
+
 static void ring_stats(const struct shmk_ring_view *rv, struct shmk_queue_stats *st)
 {
 	uint64_t mask = (1ULL << (32 + rv->capacity_shift)) - 1;
@@ -1783,6 +1798,8 @@ static void ring_stats(const struct shmk_ring_view *rv, struct shmk_queue_stats 
 
 	st->received = READ_ONCE(rv->ring->head) & mask;
 	st->sent = READ_ONCE(rv->ring->tail) & mask;
+	if (!(rv->flags & SHMK_QUEUE_F_TOPIC))
+		st->received = ring_oldest(rv, st->received, st->sent);
 	depth = (st->sent - st->received) & mask;
 	/* The two were not read at once: more than a lap apart means head was past tail. */
 	st->depth = depth <= 1ULL << rv->capacity_shift ? (uint32_t)depth : 0;

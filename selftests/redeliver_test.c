@@ -117,6 +117,42 @@ FIXTURE_TEARDOWN(redeliver)
 	(self)->o = NULL;						\
 } while (0)
 
+/*
+ * The head is moved by who looks for the next message, not by who acknowledges: so it stands
+ * behind more than a ring has, which is neither a violation nor an empty queue.
+ */
+TEST_F(redeliver, the_head_may_stand_behind_what_is_acknowledged)
+{
+	struct shmk_msg had[8];
+	struct shmk_queue_stats st;
+	uint32_t no, i;
+
+	for (no = 0; no < 8; no++)
+		ASSERT_EQ(0, send_no(self->q, no));
+	for (i = 0; i < 8; i++) {
+		EXPECT_NEXT(self->p, &had[i], i, 0);
+		ASSERT_EQ(0, shmk_queue_stats(self->q, &st));
+		EXPECT_EQ(8, st.depth);
+	}
+	for (i = 0; i < 8; i++) {
+		shmk_free(&had[i]);
+		EXPECT_CLEAN(self->s);
+		ASSERT_EQ(0, shmk_queue_stats(self->q, &st));
+		EXPECT_EQ(7, st.depth) TH_LOG("%u acknowledged", i + 1);
+		ASSERT_EQ(0, send_no(self->q, no++));
+		EXPECT_CLEAN(self->s);
+		ASSERT_EQ(0, shmk_queue_stats(self->q, &st));
+		EXPECT_EQ(8, st.depth) TH_LOG("%u acknowledged", i + 1);
+	}
+	for (i = 8; i < 16; i++) {
+		EXPECT_NEXT(self->p, &had[0], i, 0);
+		shmk_free(&had[0]);
+	}
+	ASSERT_EQ(0, shmk_queue_stats(self->q, &st));
+	EXPECT_EQ(0, st.depth);
+	EXPECT_CLEAN(self->s);
+}
+
 TEST_F(redeliver, acknowledged_is_gone)
 {
 	struct shmk_queue_stats st;
