@@ -230,7 +230,7 @@ static void contest(struct contest *c, int times)
 TEST_F(lock, never_two_are_in_while_the_bias_comes_and_goes)
 {
 	const char *loops = getenv("SHMK_TEST_LOOPS");
-	int times = loops ? atoi(loops) : 5000;
+	int times = loops ? atoi(loops) : 2000;
 	struct contest c = { .in = 0 };
 
 	contest(&c, times);
