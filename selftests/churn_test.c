@@ -304,6 +304,14 @@ static pid_t start(unsigned int seed)
 	return pid;
 }
 
+static bool all_counted(void)
+{
+	for (int i = 0; i < NR_COUNTS; i++)
+		if (!counts[i])
+			return false;
+	return true;
+}
+
 FIXTURE(churn) { };
 FIXTURE_SETUP(churn) { }
 FIXTURE_TEARDOWN(churn) { }
@@ -324,7 +332,8 @@ TEST_F_TIMEOUT(churn, nothing_is_left_of_hostile_processes_killed_at_any_moment,
 	TH_LOG("SHMK_TEST_SEED=%u", seed);
 	for (unsigned int i = 0; i < CHILDREN; i++)
 		pid[i] = start(seed++);
-	while (now_ms() < end) {
+	/* On a slow kernel it takes longer until each has come about. */
+	while (now_ms() < end || (!all_counted() && now_ms() < end + 60000)) {
 		unsigned int i = (unsigned int)rand_r(&seed) % CHILDREN;
 
 		usleep((unsigned int)rand_r(&seed) % 30000);
