@@ -63,9 +63,10 @@
  *     woken and find the room taken begins all that anew, as it is armed anew.
  *   - who polls an fd of the send side elsewhere has nobody who looks again. So before that it
  *     sets watched in the ring, and waits RELOOK_NS; from then on every receiver has P1.
- * It is the one place where a bound on time stands for a fence (but for lock.c without membarrier). (Morrison and Afek, "Temporally Bounding
- * TSO for Fence-Free Asymmetric Synchronization", 2015, is the argument at length; sys_membarrier(2)
- * would do without a bound, but needs every receiver to have registered.)
+ * It is the one place where a bound on time stands for a fence (but for lock.c without
+ * membarrier). (Morrison and Afek, "Temporally Bounding TSO for Fence-Free Asymmetric
+ * Synchronization", 2015, is the argument at length; sys_membarrier(2) for all processes would
+ * do without a bound, but needs every receiver to have registered for that.)
  *
  * The word is 1 only while somebody is about to sleep or sleeps, so nobody pays
  * for a bell while both sides are awake.

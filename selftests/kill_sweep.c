@@ -379,9 +379,9 @@ static void run_settle(struct victim *v)
 	v->s->backend->reap(v->s);
 }
 
-/* A sleep and its end, with nothing to come: one that was none would be a hole here. */
-static bool others_flow;	/* and so something may come: stops */
+static bool others_flow;	/* stops: something may come, so that nobody has to sleep */
 
+/* A sleep and its end, with nothing to come: one that was none would be a hole here. */
 static void must_have_slept(struct victim *v)
 {
 	struct shmk_queue_stats stats;
