@@ -70,7 +70,7 @@ struct lock {
 	atomic_uintptr_t bias;		/* the thread that needs no @held, or 0 */
 	uintptr_t	who;		/* had it last; once there was a bias: whose it was */
 	uint32_t	run;		/* times in a row that @who had it */
-	int64_t		given;		/* now_ns(), the bias */
+	uint32_t	given;		/* when the bias was, in ms */
 };
 
 /* lock.c. Of the process; a grace period, once, if it has threads already. */

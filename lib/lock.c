@@ -24,7 +24,7 @@
  *
  * Only one thread ever gets the bias of a lock, so that "inside" has one writer: one that
  * hangs between its first look at the bias and L1 while others had it would spoil theirs. If it
- * was taken away within KEPT_NS it comes again after twice as many times in a row, each
+ * was taken away within KEPT_MS it comes again after twice as many times in a row, each
  * time; else after as many as at first. So a lock that two use all the time costs a
  * handful of membarriers, and then an instruction or three more than a plain one; and one into which
  * another looks each second is biased in between.
@@ -47,7 +47,7 @@
 
 #define RUN		1024
 #define RUN_SHIFT	16
-#define KEPT_NS		(10 * 1000000LL)
+#define KEPT_MS		10
 
 #define NAP_NS		50000
 #define DRAINED_NS	20000000
@@ -63,6 +63,12 @@ static void nap(long ns)
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR)
 		;
+}
+
+/* Wraps: a bias that was kept for 25 days is taken for a new one, once. */
+static uint32_t now_ms(void)
+{
+	return (uint32_t)(now_ns() / 1000000);
 }
 
 static int membarrier(int cmd)
@@ -125,7 +131,7 @@ static void bias_take_away(struct lock *lock)
 	fence_all();							/* L5 */
 	for (tries = 0; atomic_load_explicit(&lock->inside, memory_order_acquire); tries++)
 		wait_a_little(tries);					/* L6 */
-	if (now_ns() - lock->given > KEPT_NS)
+	if ((int32_t)(now_ms() - lock->given) > KEPT_MS)
 		lock->revoked = 1;
 	else if (lock->revoked < RUN_SHIFT)
 		lock->revoked++;
@@ -151,7 +157,7 @@ static void bias_earn(struct lock *lock, uintptr_t self)
 		lock->run = 0;
 		if (atomic_load_explicit(&bias_state, memory_order_relaxed) != 1)
 			return;
-		lock->given = now_ns();
+		lock->given = now_ms();
 		atomic_store_explicit(&lock->bias, self, memory_order_relaxed);
 	}
 }

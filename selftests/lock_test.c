@@ -113,14 +113,14 @@ TEST_F(lock, another_takes_the_bias_away_and_each_time_it_is_twice_as_hard_to_ge
 		EXPECT_FALSE(mine(&self->l));
 		take(&self->l, run + 2);
 		EXPECT_TRUE(mine(&self->l));
-		self->l.given = INT64_MAX;
+		self->l.given = (uint32_t)(now_ns() / 1000000) + 1000000;
 		in_thread(takes_once, &self->l);
 		EXPECT_EQ(0, atomic_load(&self->l.bias));
 	}
 	/* But not one that was of use for long. */
 	take(&self->l, 2 * run);
 	EXPECT_TRUE(mine(&self->l));
-	self->l.given = now_ns() - 1000000000;
+	self->l.given = (uint32_t)(now_ns() / 1000000) - 1000;
 	in_thread(takes_once, &self->l);
 	take(&self->l, 3000);
 	EXPECT_TRUE(mine(&self->l));
